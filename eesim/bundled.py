@@ -1,0 +1,55 @@
+"""Where the data that travels with eesim lies: device profiles and recorded workloads.
+
+In a checkout they are the top-level folders `hwprofiles/` and `workloads/`; in an installed wheel they lie inside the
+package. A name is looked up among them; anything that looks like a path is taken as one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eesim.errors import BadInput, unknown
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_folder(kind: str) -> Path:
+    """The folder of bundled 'hwprofiles' or 'workloads'."""
+    installed = _PACKAGE / "_data" / kind
+    return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def profile_names() -> list[str]:
+    """Names of the bundled device profiles, sorted."""
+    return sorted(path.stem for path in data_folder("hwprofiles").glob("*.yaml"))
+
+
+def workload_names() -> list[str]:
+    """Names of the bundled workloads, sorted."""
+    return sorted(path.parent.name for path in data_folder("workloads").glob("*/workload.yaml"))
+
+
+def find_profile(name: str | Path) -> Path:
+    """Path of a profile given by bundled name or by path. Raises BadInput when there is none."""
+    return _find(name, "profile", profile_names(), lambda known: data_folder("hwprofiles") / f"{known}.yaml")
+
+
+def find_workload(name: str | Path) -> Path:
+    """Folder of a workload given by bundled name, by its folder, or by its workload.yaml. Raises BadInput when there is none."""
+    folder = _find(name, "workload", workload_names(), lambda known: data_folder("workloads") / known)
+    folder = folder.parent if folder.name == "workload.yaml" else folder
+    if not (folder / "workload.yaml").is_file():
+        raise BadInput("a workload is a folder that holds a workload.yaml; there is none here", file=folder)
+    return folder
+
+
+def _find(name: str | Path, what: str, known: list[str], place) -> Path:
+    text = str(name)
+    if text in known:
+        return place(text)
+    path = Path(text)
+    if path.exists() and (path.is_absolute() or "/" in text or "\\" in text or path.suffix in (".yaml", ".yml") or path.is_dir()):
+        return path
+    if "/" in text or "\\" in text or path.suffix in (".yaml", ".yml"):
+        raise BadInput(f"no such {what} file or folder", file=text)
+    raise unknown(what, text, known)

@@ -1,0 +1,208 @@
+"""What a network costs on a profile: every segment, head and decision in whole nanoseconds and nanojoules.
+
+Each segment, head and decision is rounded once, half to even; everything after is integer sums, so it does not matter in
+which order they are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from eesim.errors import BadInput, unknown
+from eesim.hardware.models import LayerCost
+from eesim.hardware.profile import Profile
+from eesim.mechanisms.base import Mechanism, Path, Work
+from eesim.network.layer import Layer, work
+from eesim.network.memory import footprint
+from eesim.network.network import Network
+from eesim.units import round_half_even
+
+QUANTISED = ("int8", "uint8")
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """A network priced on one operating point of a profile. Energies are None where the profile cannot give them."""
+
+    network: Network
+    profile: Profile
+    operating_point: str
+    data_type: str
+    segment_ns: list[int]
+    head_ns: list[int]
+    segment_nj: list[int] | None
+    head_nj: list[int] | None
+    layers: list[tuple[Layer, LayerCost]] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def decision(self, pieces: Sequence[Work], *, asks: bool) -> tuple[int, int | None]:
+        """Whole ns and nJ of one decision: the device's own cost where it `asks`, and the mechanism's work."""
+        point = self.profile.point(self.operating_point)
+        ns, nj = self.profile.decision_cost(point) if asks else (0.0, 0.0)
+        for piece in pieces:
+            cost, _ = self.profile.price(work(piece.kind, piece.elements, piece.kind, piece.macs), self.data_type, point)
+            ns += cost.ns
+            nj = None if nj is None or cost.nj is None else nj + cost.nj
+        return round_half_even(ns), None if nj is None else round_half_even(nj)
+
+    def memory(self, exits: Sequence[int] | None = None) -> dict:
+        """Flash and RAM in KiB for the enabled exits, whether they fit, and what is largest; None where it is not known."""
+        need = footprint(self.network, self.data_type, exits)
+        has = self.profile.memory
+        flash = (need.weights_bytes / 1024) + (has.code_kib or 0)
+        sram = need.peak_activation_bytes / 1024
+        known = [(flash, has.flash_kib), (sram, has.sram_kib)]
+        fits = all(needed <= there for needed, there in known if there is not None) if any(there is not None for _, there in known) else None
+        return {"flash_kib": flash, "sram_kib": sram, "fits": fits, "largest": f"activations peak at layer '{need.peak_layer}'"}
+
+
+def price_network(network: Network, profile: Profile, operating_point: str | None = None, data_type: str | None = None) -> NetworkCost:
+    """Price every layer of a network on a profile.
+
+    The data type is `data_type`, else the network's own if it is quantised, else the profile's. Raises BadInput for an
+    unknown operating point or a data type the profile has no costs for. Layer kinds without a cost become warnings.
+    """
+    data_type = data_type or (network.data_type if network.data_type in QUANTISED and network.data_type in profile.data_types else profile.data_type)
+    if data_type not in profile.data_types:
+        raise unknown("data type", data_type, profile.data_types, file=profile.name, field="data_type")
+    name = operating_point or profile.default_operating_point
+    point = profile.point(name)
+    warnings: dict[str, None] = dict.fromkeys(network.warnings)
+    rows: list[tuple[Layer, LayerCost]] = []
+
+    def total(layers: Sequence[Layer]) -> tuple[int, int | None]:
+        ns, nj = 0.0, 0.0
+        for layer in layers:
+            cost, warning = profile.price(layer, data_type, point)
+            rows.append((layer, cost))
+            if warning:
+                warnings[warning] = None
+            ns += cost.ns
+            nj = None if nj is None or cost.nj is None else nj + cost.nj
+        return round_half_even(ns), None if nj is None else round_half_even(nj)
+
+    segments = [total(segment) for segment in network.segments]
+    heads = [total(head) for head in network.heads]
+    known = all(nj is not None for _, nj in [*segments, *heads])
+    return NetworkCost(
+        network, profile, name, data_type, [ns for ns, _ in segments], [ns for ns, _ in heads],
+        [nj for _, nj in segments] if known else None, [nj for _, nj in heads] if known else None, rows, tuple(warnings),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PathCosts:
+    """What each path through the enabled exits costs. One stage = the segments up to a head, the head, and the decision there.
+
+    service_ns, response_ns: int64 [P]; energy_nj: int64 [P] or None; macs, operations: int64 [P];
+    stage_ns: int64 [P, S], zero-padded; stages, answer_stage: int64 [P], how many stages, and after which the answer leaves.
+    """
+
+    service_ns: np.ndarray
+    response_ns: np.ndarray
+    energy_nj: np.ndarray | None
+    macs: np.ndarray
+    operations: np.ndarray
+    stage_ns: np.ndarray
+    stages: np.ndarray
+    answer_stage: np.ndarray
+
+
+@dataclass(frozen=True)
+class MechanismCost:
+    """A priced network as one mechanism uses it: the enabled exits only, decisions included."""
+
+    cost: NetworkCost
+    exits: tuple[int, ...]
+    mechanism: Mechanism
+    classes: int
+
+    def __post_init__(self) -> None:
+        last = self.cost.network.exits - 1
+        if self.exits[-1] != last or list(self.exits) != sorted(set(self.exits)) or self.exits[0] < 0:
+            raise BadInput(f"exits {list(self.exits)} are not ascending exits that end with the final one, {last}", field="exits")
+
+    def _merge(self, parts: list[int]) -> np.ndarray:
+        """Sums of what lies between enabled exits, int64 [E enabled]."""
+        edges = [-1, *self.exits]
+        return np.array([sum(parts[low + 1 : high + 1]) for low, high in zip(edges, edges[1:], strict=False)], np.int64)
+
+    @cached_property
+    def segment_ns(self) -> np.ndarray:
+        """Time from one enabled exit to the next, int64 [E]."""
+        return self._merge(self.cost.segment_ns)
+
+    @cached_property
+    def decision_ns(self) -> np.ndarray:
+        """Time of the decision after each enabled head, 0 after the last, int64 [E]."""
+        return self._decisions(self._decision[0])
+
+    @cached_property
+    def head_ns(self) -> np.ndarray:
+        """Time of each enabled head, int64 [E]."""
+        return np.array([self.cost.head_ns[exit] for exit in self.exits], np.int64)
+
+    @property
+    def sample_ns(self) -> int:
+        """Time of the mechanism's work once per sample, before the first segment."""
+        return self._per_sample[0]
+
+    @cached_property
+    def _work(self) -> tuple[list[Work], list[Work]]:
+        return self.mechanism.work(self.classes)
+
+    @cached_property
+    def _decision(self) -> tuple[int, int | None]:
+        return self.cost.decision(self._work[0], asks=self.mechanism.asks)
+
+    @cached_property
+    def _per_sample(self) -> tuple[int, int | None]:
+        return self.cost.decision(self._work[1], asks=False)
+
+    def _decisions(self, each: int) -> np.ndarray:
+        return np.array([each] * (len(self.exits) - 1) + [0], np.int64)
+
+    def paths(self, paths: Sequence[Path]) -> PathCosts:
+        """Price every path."""
+        network = self.cost.network
+        between = self._merge(network.segment_macs)
+        operations = [sum(piece.operations for piece in part) for part in self._work]
+        widest = max([path.visited.bit_count() for path in paths] + [1])
+        count = len(paths)
+        service, response, macs, ops = (np.zeros(count, np.int64) for _ in range(4))
+        stage_ns = np.zeros((count, widest), np.int64)
+        stages, answer_stage = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        energies = self._stage_nj
+        energy = None if energies is None else np.zeros(count, np.int64)
+        for index, path in enumerate(paths):
+            heads = [exit for exit in range(len(self.exits)) if path.visited >> exit & 1]
+            answered = path.visited if path.answered < 0 else path.answered
+            reached = -1
+            for place, head in enumerate(heads):
+                reaching = slice(reached + 1, head + 1)
+                stage_ns[index, place] = self.segment_ns[reaching].sum() + self.head_ns[head] + self.decision_ns[head]
+                macs[index] += between[reaching].sum() + network.head_macs[self.exits[head]]
+                if energy is not None:
+                    energy[index] += energies[0][reaching].sum() + energies[1][head] + energies[2][head]
+                ops[index] += operations[0] if head < len(self.exits) - 1 else 0
+                reached = head
+            stage_ns[index, 0] += self.sample_ns
+            ops[index] += operations[1]
+            if energy is not None:
+                energy[index] += self._per_sample[1]
+            stages[index], answer_stage[index] = max(len(heads), 1), max(answered.bit_count(), 1)
+            service[index] = stage_ns[index].sum()
+            response[index] = stage_ns[index, : answer_stage[index]].sum()
+        return PathCosts(service, response, energy, macs, ops, stage_ns, stages, answer_stage)
+
+    @cached_property
+    def _stage_nj(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Energy of segments, heads and decisions, each int64 [E]; None where something is not known."""
+        cost = self.cost
+        if cost.segment_nj is None or cost.head_nj is None or self._decision[1] is None or self._per_sample[1] is None:
+            return None
+        return self._merge(cost.segment_nj), np.array([cost.head_nj[exit] for exit in self.exits], np.int64), self._decisions(self._decision[1])

@@ -1,0 +1,65 @@
+"""Finding mechanisms: the files of this folder by name, or a user's own Python file by path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from pathlib import Path
+
+from eesim.errors import BadInput, unknown
+from eesim.mechanisms.base import Mechanism
+
+_PACKAGE = "eesim.mechanisms"
+_NOT_MECHANISMS = {"base", "registry"}
+
+
+def mechanism_names() -> list[str]:
+    """Names of the bundled mechanisms: bounds and baselines first, then in alphabetical order."""
+    folder = str(Path(__file__).parent)
+    names = sorted(
+        module.name.replace("_", "-")
+        for module in pkgutil.iter_modules([folder])
+        if module.name not in _NOT_MECHANISMS and not module.name.startswith("_")
+    )
+    first = [name for name in ("constant", "static", "first-exit", "oracle") if name in names]
+    return first + [name for name in names if name not in first]
+
+
+def load_mechanism(name: str | Path | Mechanism) -> Mechanism:
+    """A mechanism by bundled name, by path to a Python file that defines one, or an instance itself.
+
+    Raises BadInput for unknown names and for files that do not define exactly one mechanism.
+    """
+    if isinstance(name, Mechanism):
+        return name
+    text = str(name)
+    if text in mechanism_names():
+        return _only_one(importlib.import_module(f"{_PACKAGE}.{text.replace('-', '_')}"), text)()
+    if text.endswith(".py") or "/" in text:
+        return _from_file(Path(text))
+    raise unknown("mechanism", text, mechanism_names())
+
+
+def _from_file(path: Path) -> Mechanism:
+    if not path.is_file():
+        raise BadInput("no such file of a mechanism", file=path)
+    spec = importlib.util.spec_from_file_location(f"eesim_user_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file may raise becomes one line
+        raise BadInput(f"{type(error).__name__} while reading it: {error}", file=path) from error
+    mechanism = _only_one(module, path)()
+    mechanism.name = mechanism.name or path.stem.replace("_", "-")
+    if "step" not in dir(mechanism) and type(mechanism).decide is Mechanism.decide:
+        raise BadInput(f"class {type(mechanism).__name__} defines neither 'step' nor 'decide'", file=path)
+    return mechanism
+
+
+def _only_one(module, where: object) -> type[Mechanism]:
+    found = [item for _, item in inspect.getmembers(module, inspect.isclass) if issubclass(item, Mechanism) and item.__module__ == module.__name__]
+    if len(found) != 1:
+        raise BadInput(f"must define exactly one subclass of eesim.mechanisms.Mechanism, defines {len(found)}", file=where)
+    return found[0]

@@ -1,0 +1,82 @@
+"""One layer of a network: its shapes, how much it computes and how much it moves.
+
+Counts are for one inference (batch 1). A multiply-accumulate is one MAC; biases and activations are not counted as MACs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+KINDS = (
+    "conv",
+    "depthwise",
+    "pointwise",
+    "fully_connected",
+    "pooling",
+    "elementwise",
+    "normalization",
+    "softmax",
+    "matmul",
+    "recurrent",
+    "reshape",
+)
+"""Kinds of layer that a hardware profile prices."""
+
+ITEM_BYTES = {"int8": 1, "uint8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4, "float32": 4}
+"""Bytes of one stored number of each data type."""
+
+OPERATOR_KINDS = {
+    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"), "pooling"),
+    **dict.fromkeys(("Gemm", "FullyConnected"), "fully_connected"),
+    **dict.fromkeys(("MatMul", "Einsum"), "matmul"),
+    **dict.fromkeys(
+        ("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Pow")
+        + ("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Abs", "Where", "Cast", "QuantizeLinear", "DequantizeLinear", "Sum", "Mish", "Softplus"),
+        "elementwise",
+    ),
+    **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"), "normalization"),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), "softmax"),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent"),
+    **dict.fromkeys(
+        ("Reshape", "Flatten", "Transpose", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Pad", "Gather", "Expand", "Resize"), "reshape"
+    ),
+}
+"""Operators (ONNX names) whose kind does not depend on their attributes. `Conv` does: see `convolution_kind`."""
+
+
+def convolution_kind(kernel: tuple[int, ...], groups: int, channels: int) -> str:
+    """conv, depthwise (as many groups as input channels) or pointwise (a kernel of ones)."""
+    if groups > 1 and groups == channels:
+        return "depthwise"
+    return "pointwise" if prod(kernel) == 1 else "conv"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as hardware sees it. Shapes include the batch of 1; `inputs` names the layers or network inputs it reads."""
+
+    name: str
+    op: str
+    kind: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    macs: int = 0
+    params: int = 0
+    elements_in: int = 0
+    elements_out: int = 0
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: int = 1
+    inputs: tuple[str, ...] = ()
+    fused: tuple[str, ...] = field(default=())
+    """Operators that every runtime executes inside this layer (a ReLU after a convolution)."""
+
+    def bytes_moved(self, item_bytes: int) -> int:
+        """Bytes read and written once each, weights included, with numbers of `item_bytes` bytes."""
+        return (self.elements_in + self.elements_out + self.params) * item_bytes
+
+
+def work(kind: str, elements: int, name: str, macs: int = 0, params: int = 0) -> Layer:
+    """A pseudo-layer: computing that a decision mechanism does beside the network, priced like any layer of its kind."""
+    return Layer(name, name, kind, (1, elements), (1, elements), macs, params, elements, elements)

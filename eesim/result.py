@@ -1,0 +1,219 @@
+"""The result of a simulation: figures as a dictionary, requests as a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eesim.engine.outcome import Outcome, path_counts
+from eesim.engine.statistics import Durations
+from eesim.units import round_half_even
+
+if TYPE_CHECKING:
+    import pandas
+
+FEWEST_LABELLED = 50
+"""Balanced accuracy averages over classes with at least this many labelled samples in the split."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `eesim.simulate` returns. `setting` says what was simulated; `warnings` what to be careful about."""
+
+    outcomes: tuple[Outcome, ...]
+    setting: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def summary(self) -> dict[str, Any]:
+        """All figures by name. Times in ms, energies in mJ, None for what is not known.
+
+        With replications the figures are means over them, and `confidence` holds 95 % intervals (Student's t) around them.
+        """
+        if "summary" not in self._cache:
+            runs = [figures(outcome) for outcome in self.outcomes]
+            merged = runs[0] if len(runs) == 1 else _means(runs)
+            if len(runs) > 1:
+                merged["confidence"] = {"level": 0.95, "replications": len(runs), **_intervals(runs)}
+            self._cache["summary"] = {**self.setting, "engine": self.outcomes[0].engine, **merged, "warnings": list(self.warnings)}
+        return self._cache["summary"]
+
+    @cached_property
+    def requests(self) -> pandas.DataFrame:
+        """One row per request (of the first replication), in order of arrival.
+
+        Columns: sample_id, arrival_ns, start_ns, response_ns, finish_ns (int64, -1 where dropped), exit (as recorded; -1
+        none), prediction, correct (1, 0, -1 no label), energy_nj (active; missing where the profile cannot give it).
+        The columns share memory with the result and are read-only.
+        """
+        import pandas as pd
+
+        outcome = self.outcomes[0]
+        timeline = outcome.timeline
+        decided = timeline.decided
+        columns = {
+            "sample_id": np.resize(decided.sample_id, timeline.start.size),
+            "arrival_ns": timeline.arrival,
+            "start_ns": timeline.start,
+            "response_ns": timeline.response,
+            "finish_ns": timeline.finish,
+            "exit": np.resize(decided.exit, timeline.start.size),
+            "prediction": np.resize(decided.prediction, timeline.start.size),
+            "correct": np.resize(decided.correct, timeline.start.size),
+            "energy_nj": None if decided.energy_nj is None else np.resize(decided.energy_nj, timeline.start.size),
+        }
+        if outcome.scenario.capacity >= 0 and (lost := timeline.start < 0).any():
+            for name, nothing in (("exit", -1), ("prediction", -1), ("correct", -1), ("energy_nj", 0)):
+                if columns[name] is not None:
+                    columns[name][lost] = nothing
+        for column in columns.values():
+            if column is not None:
+                column.flags.writeable = False
+        return pd.DataFrame(columns, copy=False)
+
+    def __getitem__(self, name: str) -> Any:
+        """A figure by name, dots reaching into groups: ``result["latency_ms.p99"]``."""
+        value: Any = self.summary()
+        for part in name.split("."):
+            value = value[part]
+        return value
+
+    def __repr__(self) -> str:
+        keys = ("workload", "profile", "mechanism", "accuracy", "requests")
+        return f"<eesim result: {', '.join(f'{key} {self.summary()[key]}' for key in keys)}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in flatten(self.summary()).items())
+        return f"<table>{rows}</table>"
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """The figures of one run."""
+    scenario, decided, weights = outcome.scenario, outcome.decided, outcome.weights
+    served, counted = int(outcome.served.sum()), int(weights.sum())
+    requests = scenario.requests - scenario.warmup
+    counts = path_counts(weights, decided.path, decided.costs.macs.size)
+    answered = decided.exit >= 0
+    by_exit = np.bincount(decided.exit[answered], weights=weights[answered], minlength=scenario.view.trace.exits)
+    horizon = outcome.horizon_ns
+    capacity_ns = scenario.servers * horizon
+    balanced, classes = _balanced_accuracy(outcome)
+    return {
+        "accuracy": _share(weights, decided.correct == 1, decided.label >= 0),
+        "balanced_accuracy": balanced,
+        "balanced_classes": classes,
+        "agreement": _share(weights, decided.agrees, None),
+        "latency_ms": {"mean": _ms(outcome.latency.mean), **_percentiles(outcome.latency, 50, 95, 99), "max": _ms(outcome.latency.largest)},
+        "wait_ms": {"mean": _ms(outcome.wait.mean), **_percentiles(outcome.wait, 95, 99)},
+        "energy_mj": _energy(outcome, served),
+        "exit_fractions": [float(count) / counted if counted else None for count in by_exit],
+        "macs_mean": _ratio(_dot(counts, decided.costs.macs), counted),
+        "decision_ops_mean": _ratio(_dot(counts, decided.costs.operations), counted),
+        "utilization": _ratio(outcome.busy_ns, capacity_ns),
+        "throughput_hz": _ratio(served * 10**9, horizon),
+        "dropped": outcome.dropped,
+        "deadline_miss_rate": None if scenario.deadline_ns < 0 else _ratio(outcome.late + outcome.dropped, requests),
+        "requests": requests,
+        "percentiles": "exact" if outcome.latency.exact else "histogram",
+    }
+
+
+def _energy(outcome: Outcome, served: int) -> dict[str, float | None]:
+    """Run totals in mJ; `mean` is the total over the served requests. Idle power is converted once, from summed ns."""
+    scenario = outcome.scenario
+    profile = scenario.cost.cost.profile
+    point = profile.point(scenario.cost.cost.operating_point)
+    idle_ns = scenario.servers * outcome.horizon_ns - (0 if profile.energy_scope.idle == "subtracted" else outcome.busy_ns)
+    active = outcome.active_nj
+    idle = None if point.idle_mw is None else round_half_even(point.idle_mw * idle_ns * 1e-3)
+    total = None if active is None or idle is None else active + idle
+    parts = {"active": active, "idle": idle, "sleep": 0, "transition": 0, "link": 0, "total": total}
+    mean = None if total is None or not served else total / served / 1e6
+    return {"mean": mean, **{name: None if value is None else value / 1e6 for name, value in parts.items()}}
+
+
+def _balanced_accuracy(outcome: Outcome) -> tuple[float | None, list[str]]:
+    """Mean recall over classes with enough labelled samples in the split, and the names of these classes."""
+    decided, view = outcome.decided, outcome.scenario.view
+    recalls, names = [], []
+    for index in np.flatnonzero(view.class_counts >= FEWEST_LABELLED):
+        recall = _share(outcome.weights, decided.correct == 1, decided.label == index)
+        if recall is not None:
+            recalls.append(recall)
+            names.append(str(view.trace.header.classes[index]))
+    return (sum(recalls) / len(recalls) if recalls else None), names
+
+
+def _share(weights: np.ndarray, hits: np.ndarray, among: np.ndarray | None) -> float | None:
+    whole = int(weights.sum() if among is None else weights[among].sum())
+    part = int(weights[hits if among is None else hits & among].sum())
+    return part / whole if whole else None
+
+
+def _dot(counts: np.ndarray, values: np.ndarray) -> int:
+    return sum(int(count) * int(value) for count, value in zip(counts, values, strict=True))
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _ms(ns: float) -> float | None:
+    return None if math.isnan(ns) else ns / 1e6
+
+
+def _percentiles(durations: Durations, *ranks: float) -> dict[str, float | None]:
+    return {f"p{rank:g}": _ms(durations.percentile(rank)) for rank in ranks}
+
+
+def flatten(figures: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested figures with joined names: ``latency_ms_mean``; exit fractions as ``exit_fraction_0``, …; other lists as text."""
+    flat: dict[str, Any] = {}
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}_")
+        elif name == "exit_fractions":
+            flat |= {f"{prefix}exit_fraction_{index}": share for index, share in enumerate(value)}
+        elif isinstance(value, (list, tuple)):
+            flat[prefix + name] = ",".join(map(str, value))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _means(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figure by figure the mean over runs; None where any run has none, words and lists of words as in the first."""
+
+    def mean(values: list[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {name: mean([value[name] for value in values]) for name in values[0]}
+        if isinstance(values[0], list):
+            return values[0] if values[0] and isinstance(values[0][0], str) else [mean(list(column)) for column in zip(*values, strict=True)]
+        if any(value is None for value in values):
+            return None
+        return values[0] if isinstance(values[0], str) else sum(values) / len(values)
+
+    return {name: mean([run[name] for run in runs]) for name in runs[0]}
+
+
+def _intervals(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """95 % confidence intervals of the mean of each number: mean ± t * s / sqrt(R)."""
+    from scipy.special import stdtrit
+
+    factor = float(stdtrit(len(runs) - 1, 0.975)) / math.sqrt(len(runs))
+
+    def interval(values: list[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {name: interval([value[name] for value in values]) for name in values[0]}
+        if any(isinstance(value, (str, list)) or value is None for value in values):
+            return None
+        middle = sum(values) / len(values)
+        spread = factor * math.sqrt(sum((value - middle) ** 2 for value in values) / (len(values) - 1))
+        return [middle - spread, middle + spread]
+
+    groups = {name: interval([run[name] for run in runs]) for name in runs[0] if name not in ("requests",)}
+    return {name: value for name, value in groups.items() if value is not None}

@@ -1,0 +1,181 @@
+"""Traces as Parquet, one row per sample, with the header as JSON in the file's metadata (`eesim.header`).
+
+Reading checks everything a simulation relies on and names the column and row of the first mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eesim.errors import BadInput, choose, unknown
+from eesim.trace.trace import DIFFICULTY, SCHEMA_VERSION, SPLITS, ExitTrace, TraceHeader
+
+HEADER_KEY = b"eesim.header"
+TRAINING_MODES = ("frozen", "joint", "distilled")
+
+
+def write_trace(trace: ExitTrace, path: str | Path) -> None:
+    """Write a trace; the header gets the content hash. The file appears whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "sample_id": trace.sample_id.astype(np.int64),
+        "stream_id": trace.stream_id.astype(np.int32),
+        "time_ns": trace.time_ns.astype(np.int64),
+        "split": pa.array(trace.split.tolist(), pa.string()),
+        "label": trace.label.astype(np.int32),
+    }
+    for index, logits in enumerate(trace.logits):
+        columns[f"logits_{index}"] = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(logits).ravel()), trace.classes)
+    columns |= {f"difficulty_{name}": values.astype(np.float32) for name, values in trace.difficulty.items()}
+    columns |= {f"gate_{index}": values.astype(np.float32) for index, values in trace.gates.items()}
+    header = asdict(replace(trace.header, content_hash=trace.content_hash))
+    header |= header.pop("extra")
+    table = pa.table(columns).replace_schema_metadata({HEADER_KEY: json.dumps(header).encode()})
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6")
+    os.replace(unfinished, path)
+
+
+def read_trace(path: str | Path) -> ExitTrace:
+    """Read and check a trace: Parquet, or `.npz` with `logits [E, N, K]` and `labels [N]`.
+
+    Raises BadInput with file, column and row of the first mistake.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput("no such trace file", file=path)
+    if path.suffix == ".npz":
+        from eesim.trace.convert import read_npz
+
+        return read_npz(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, use_threads=False, partitioning=None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"not a readable Parquet file ({str(error).splitlines()[0][:120]})", file=path) from None
+    return _check(table, path)
+
+
+def _header(table, path: Path) -> TraceHeader:
+    raw = (table.schema.metadata or {}).get(HEADER_KEY)
+    if raw is None:
+        raise BadInput("the Parquet metadata lacks the key 'eesim.header', so this is no exit trace", file=path)
+    try:
+        data = json.loads(raw)
+        assert isinstance(data, dict)
+    except (ValueError, AssertionError):
+        raise BadInput("is not a JSON object", file=path, field="eesim.header") from None
+    for key in ("schema_version", "network", "exits", "classes"):
+        if key not in data:
+            raise BadInput("this key is missing", file=path, field=f"eesim.header.{key}")
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise BadInput(f"version {data['schema_version']} is not known; this eesim reads version {SCHEMA_VERSION}", file=path, field="eesim.header.schema_version")
+    classes = data["classes"]
+    if isinstance(classes, int) and not isinstance(classes, bool) and classes > 0:
+        data["classes"] = [str(index) for index in range(classes)]
+    elif not (isinstance(classes, list) and len(classes) > 1):
+        raise BadInput(f"must be a list of at least two class names, got {classes!r}", file=path, field="eesim.header.classes")
+    if not isinstance(data["exits"], int) or data["exits"] < 1:
+        raise BadInput(f"must be a whole number of at least 1, got {data['exits']!r}", file=path, field="eesim.header.exits")
+    mode = data.get("training_mode") or ""
+    if mode and mode not in TRAINING_MODES:
+        raise unknown("training mode", mode, TRAINING_MODES, file=path, field="eesim.header.training_mode")
+    known = {item.name for item in fields(TraceHeader)} - {"extra"}
+    values = {key: value for key, value in data.items() if key in known and value is not None}
+    return TraceHeader(**values, extra={key: value for key, value in data.items() if key not in known})
+
+
+def _check(table, path: Path) -> ExitTrace:
+    header = _header(table, path)
+    names = set(table.column_names)
+    samples, classes = table.num_rows, len(header.classes)
+    if samples == 0:
+        raise BadInput("holds no samples", file=path)
+
+    def column(name: str, kind: str) -> np.ndarray:
+        if name not in names:
+            raise BadInput(f"this column is missing; the file has {', '.join(sorted(names)[:12])}", file=path, field=name)
+        data = table.column(name)
+        if str(data.type) not in kind.split("|"):
+            raise BadInput(f"must be of type {kind.replace('|', ' or ')}, is {data.type}", file=path, field=name)
+        if data.null_count:
+            raise BadInput(f"row {int(np.argmax(data.is_null().to_numpy()))}: is null", file=path, field=name)
+        return data.to_numpy()
+
+    sample_id = column("sample_id", "int64")
+    stream_id = column("stream_id", "int32")
+    time_ns = column("time_ns", "int64")
+    split = column("split", "string|large_string|dictionary<values=string, indices=int32, ordered=0>").astype(str)
+    label = column("label", "int32")
+    _first(~np.isin(split, SPLITS), path, "split", lambda row: f"'{split[row]}' is unknown; {choose(split[row], SPLITS)}")
+    if not (split == "test").any():
+        raise BadInput("no row is of the test split; results are reported on it", file=path, field="split")
+    _first((label < -1) | (label >= classes), path, "label", lambda row: f"{label[row]} is outside -1 (unknown) to {classes - 1}")
+    order = np.argsort(stream_id, kind="stable")
+    same_stream = stream_id[order][1:] == stream_id[order][:-1]
+    backwards = np.flatnonzero(same_stream & (np.diff(time_ns[order]) < 0))
+    if backwards.size:
+        row = int(order[backwards + 1].min())
+        raise BadInput(f"row {row}: {time_ns[row]} is earlier than the row before it in stream {stream_id[row]}; rows must be in time order", file=path, field="time_ns")
+    _first(time_ns < 0, path, "time_ns", lambda row: f"{time_ns[row]} is negative")
+    unique, counts = np.unique(sample_id, return_counts=True)
+    if unique.size < samples:
+        repeated = unique[counts > 1][0]
+        raise BadInput(f"row {int(np.flatnonzero(sample_id == repeated)[1])}: id {repeated} is used twice", file=path, field="sample_id")
+
+    recorded = sum(name.startswith("logits_") for name in names)
+    if recorded != header.exits:
+        raise BadInput(f"the header says {header.exits} exits, the file has {recorded} logits columns", file=path, field="eesim.header.exits")
+    logits = np.stack([_logits(table, f"logits_{index}", classes, path) for index in range(header.exits)])
+    difficulty = {name: column(f"difficulty_{name}", "float") for name in DIFFICULTY if f"difficulty_{name}" in names}
+    for name, values in difficulty.items():
+        _first(~np.isfinite(values), path, f"difficulty_{name}", lambda row, values=values: f"{values[row]} is not a finite number")
+    gates = {index: column(f"gate_{index}", "float") for index in range(header.exits) if f"gate_{index}" in names}
+    return ExitTrace(header, sample_id, stream_id, time_ns, split, label, logits, difficulty, gates)
+
+
+def _logits(table, name: str, classes: int, path: Path) -> np.ndarray:
+    import pyarrow as pa
+
+    if name not in table.column_names:
+        raise BadInput("this column is missing", file=path, field=name)
+    data = table.column(name).combine_chunks()
+    data = data.chunk(0) if isinstance(data, pa.ChunkedArray) else data
+    kind = data.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise BadInput(f"must be lists of {classes} float16 or float32, is {kind}", file=path, field=name)
+    if data.null_count:
+        raise BadInput(f"row {int(np.argmax(data.is_null().to_numpy(zero_copy_only=False)))}: is null", file=path, field=name)
+    if pa.types.is_fixed_size_list(kind):
+        if kind.list_size != classes:
+            raise BadInput(f"row 0: {kind.list_size} logits where the header names {classes} classes", file=path, field=name)
+    else:
+        lengths = data.value_lengths().to_numpy(zero_copy_only=False)
+        _first(lengths != classes, path, name, lambda row: f"{lengths[row]} logits where the header names {classes} classes")
+    values = data.flatten()
+    if values.type not in (pa.float16(), pa.float32()):
+        raise BadInput(f"must hold float16 or float32, holds {values.type}", file=path, field=name)
+    if values.null_count:
+        raise BadInput(f"row {int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))) // classes}: holds a null", file=path, field=name)
+    result = values.to_numpy(zero_copy_only=False).reshape(-1, classes)
+    finite = np.isfinite(result).all(axis=1)
+    _first(~finite, path, name, lambda row: f"{result[row][~np.isfinite(result[row])][0]} among the logits")
+    return result
+
+
+def _first(bad: np.ndarray, path: Path, column: str, say) -> None:
+    """Raise for the first row where `bad` is true."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise BadInput(f"row {row}: {say(row)}", file=path, field=column)

@@ -1,0 +1,152 @@
+"""What a mechanism may look at: one split of a trace, restricted to the enabled exits, with its scores computed once.
+
+Scores are float64 from the stored logits; entropy is in nats. Exits are counted among the enabled ones, from 0.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from eesim.errors import BadInput
+from eesim.trace.trace import SPLITS, ExitTrace
+
+
+class TraceView:
+    """N samples of one split in recorded order, E enabled exits, K classes. Arrays are shared: do not write to them."""
+
+    def __init__(self, trace: ExitTrace, split: str = "test"):
+        if split not in SPLITS:
+            raise BadInput(f"split '{split}' is neither 'calibration' nor 'test'")
+        rows = np.flatnonzero(trace.split == split)
+        if rows.size == 0:
+            purpose = "; mechanisms are tuned on it" if split == "calibration" else ""
+            raise BadInput(f"the trace of '{trace.header.network}' has no {split} split{purpose}")
+        self.trace, self.split = trace, split
+        whole = rows.size == len(trace)
+        take = (lambda array: array) if whole else (lambda array: array[rows])
+        self.sample_id, self.time_ns, self.label = take(trace.sample_id), take(trace.time_ns), take(trace.label)
+        self.stream_id = take(trace.stream_id)
+        self.logits = trace.logits if whole else trace.logits[:, rows]
+        self.difficulty = {name: take(values) for name, values in trace.difficulty.items()}
+        self.recorded_exits = tuple(range(trace.exits))
+        self._parent: TraceView | None = None
+        self._restricted: dict[tuple[int, ...], TraceView] = {}
+
+    @classmethod
+    def of_arrays(cls, logits: np.ndarray, labels: np.ndarray, **columns: np.ndarray) -> TraceView:
+        """A view over bare arrays, for tests and notebooks: logits [E, N, K], labels [N]; one stream, time = index."""
+        from eesim.trace.convert import trace_of_arrays
+
+        return cls(trace_of_arrays(np.asarray(logits), np.asarray(labels), **columns))
+
+    def restricted(self, exits: tuple[int, ...]) -> TraceView:
+        """The same samples as seen with only some recorded exits enabled; scores already computed are reused."""
+        if exits == self.recorded_exits:
+            return self
+        if exits not in self._restricted:
+            view = object.__new__(TraceView)
+            view.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _PER_EXIT})
+            places = [self.recorded_exits.index(exit) for exit in exits]
+            view.logits, view.recorded_exits, view._parent, view._restricted = self.logits[places], exits, self, {}
+            view._places = places
+            self._restricted[exits] = view
+        return self._restricted[exits]
+
+    def taken(self, rows: np.ndarray) -> TraceView:
+        """The samples at `rows`, in that order; the stream id travels with its row. Scores already computed are reused."""
+        view = object.__new__(TraceView)
+        view.trace, view.split, view.recorded_exits = self.trace, self.split, self.recorded_exits
+        view._parent, view._restricted, view.logits = None, {}, self.logits[:, rows]
+        view.difficulty = {name: values[rows] for name, values in self.difficulty.items()}
+        for name in ("sample_id", "time_ns", "label", "stream_id"):
+            setattr(view, name, getattr(self, name)[rows])
+        for name in _SCORES:
+            if name in self.__dict__:
+                view.__dict__[name] = np.ascontiguousarray(self.__dict__[name][rows])
+        return view
+
+    def __len__(self) -> int:
+        return self.logits.shape[1]
+
+    @property
+    def exits(self) -> int:
+        """Number of enabled exits, E."""
+        return self.logits.shape[0]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, K."""
+        return self.logits.shape[2]
+
+    def _inherit(self, name: str) -> np.ndarray | None:
+        return None if self._parent is None else np.ascontiguousarray(getattr(self._parent, name)[:, self._places])
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of every exit, float64 [N, E, K]."""
+        if (inherited := self._inherit("probabilities")) is not None:
+            return inherited
+        scores = np.ascontiguousarray(self.logits.transpose(1, 0, 2)).astype(np.float64)
+        scores -= scores.max(axis=2, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=2, keepdims=True)
+        return scores
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """Largest softmax entry p1, float64 [N, E]."""
+        return inherited if (inherited := self._inherit("confidence")) is not None else self.probabilities.max(axis=2)
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """p1 - p2, the two largest softmax entries, float64 [N, E]."""
+        if (inherited := self._inherit("margin")) is not None:
+            return inherited
+        top = np.partition(self.probabilities, -2, axis=2)
+        return top[..., -1] - top[..., -2]
+
+    @cached_property
+    def entropy(self) -> np.ndarray:
+        """Entropy of the softmax in nats, float64 [N, E]."""
+        if (inherited := self._inherit("entropy")) is not None:
+            return inherited
+        p = self.probabilities
+        return -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=2)
+
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """Class each exit answers (the first largest logit), int32 [N, E]."""
+        if (inherited := self._inherit("answers")) is not None:
+            return inherited
+        return np.ascontiguousarray(self.logits.argmax(axis=2).T.astype(np.int32))
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """1 where an exit's answer is the label, 0 where not, -1 where the label is unknown; int8 [N, E]."""
+        if (inherited := self._inherit("correct")) is not None:
+            return inherited
+        return score_answers(self.answers, self.label[:, None])
+
+    @cached_property
+    def streams(self) -> tuple[np.ndarray, int]:
+        """Streams numbered from 0 in order of appearance, int32 [N], and how many there are."""
+        _, first, codes = np.unique(self.stream_id, return_index=True, return_inverse=True)
+        rank = np.empty(first.size, np.int32)
+        rank[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
+        return rank[codes], first.size
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        """Labelled samples of each class, int64 [K]."""
+        return np.bincount(self.label[self.label >= 0], minlength=self.classes)
+
+
+_SCORES = ("probabilities", "confidence", "margin", "entropy", "answers", "correct")
+_PER_EXIT = {"logits", "recorded_exits", "_parent", "_restricted", "_places", *_SCORES}
+
+
+def score_answers(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """1 correct, 0 wrong, -1 no label; int8, broadcast."""
+    return np.where(labels < 0, np.int8(-1), (answers == labels).astype(np.int8)).astype(np.int8)

@@ -1,0 +1,91 @@
+"""A workload: a network, its exit trace and its default arrivals, kept together in one folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eesim.arrivals import Recording
+from eesim.bundled import find_workload
+from eesim.errors import BadInput
+from eesim.network.network import Network, read_network
+from eesim.schema import Strict, read_yaml, validate
+from eesim.trace.parquet import read_trace
+from eesim.trace.trace import ExitTrace
+from eesim.trace.view import TraceView
+
+
+class _WorkloadSchema(Strict):
+    schema_version: int
+    name: str
+    title: str
+    network: str = "network.yaml"
+    onnx: str | None = "network.onnx"
+    trace: str = "trace.parquet"
+    card: str = "README.md"
+    recipe: str | None = None
+    arrivals: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Read one with `load_workload`. Views of its splits are computed once and kept."""
+
+    name: str
+    title: str
+    folder: Path
+    network: Network
+    trace: ExitTrace
+    arrivals: str
+    card: str = "README.md"
+    recipe: str | None = None
+    memo: dict = field(default_factory=dict, repr=False, compare=False)
+    """Whatever was computed from this workload once and may be wanted again."""
+
+    def view(self, split: str = "test", exits: tuple[int, ...] | None = None) -> TraceView:
+        """One split as mechanisms see it, restricted to the enabled exits. Raises BadInput when the split is empty."""
+        if ("view", split) not in self.memo:
+            self.memo["view", split] = TraceView(self.trace, split)
+        view = self.memo["view", split]
+        return view if exits is None else view.restricted(exits)
+
+    def enabled(self, exits: object = None) -> tuple[int, ...]:
+        """Enabled exits in order, the final one always among them; all without an argument. Raises BadInput for unknown ones."""
+        last = self.network.exits - 1
+        if exits is None:
+            return tuple(range(last + 1))
+        chosen = sorted({int(exit) for exit in exits} | {last})
+        for exit in chosen:
+            if not 0 <= exit <= last:
+                raise BadInput(f"exit {exit} does not exist; '{self.name}' has exits 0 to {last}", field="exits")
+        return tuple(chosen)
+
+    def recording(self, split: str = "test") -> Recording:
+        """The trace's own timing, stream after stream."""
+        view = self.view(split)
+        order = view.streams[0].argsort(kind="stable")
+        return Recording(view.time_ns[order], view.streams[0][order])
+
+    def __repr__(self) -> str:
+        return f"Workload({self.name!r})"
+
+
+def load_workload(name: str | Path | Workload) -> Workload:
+    """A workload by bundled name or by the path of its folder.
+
+    Raises BadInput naming file, field and value when something in it is wrong, or when network and trace do not match.
+    """
+    if isinstance(name, Workload):
+        return name
+    folder = find_workload(name)
+    path = folder / "workload.yaml"
+    data = validate(_WorkloadSchema, read_yaml(path), path)
+    if data.schema_version != 1:
+        raise BadInput(f"version {data.schema_version} is not known; this eesim reads version 1", file=path, field="schema_version")
+    network = read_network(folder / data.network)
+    trace = read_trace(folder / data.trace)
+    if network.exits != trace.exits:
+        raise BadInput(f"the network has {network.exits} exits, the trace {trace.exits}", file=folder / data.trace, field="exits")
+    if network.classes is not None and network.classes != trace.classes:
+        raise BadInput(f"the network has {network.classes} classes, the trace {trace.classes}", file=folder / data.trace, field="classes")
+    return Workload(data.name, data.title, folder, network, trace, data.arrivals, data.card, data.recipe)
