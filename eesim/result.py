@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eesim.engine.outcome import Outcome, path_counts
+from eesim.engine.outcome import Outcome, weigh
+from eesim.engine.scenario import Scenario
 from eesim.engine.statistics import Durations
+from eesim.trace.view import TraceView
 from eesim.units import round_half_even
 
 if TYPE_CHECKING:
@@ -54,16 +56,16 @@ class Result:
 
         outcome = self.outcomes[0]
         timeline = outcome.timeline
-        decided = timeline.decided
+        decided, verdicts = timeline.decided, timeline.decided.verdicts
         columns = {
-            "sample_id": np.resize(decided.sample_id, timeline.start.size),
+            "sample_id": np.resize(verdicts.sample_id, timeline.start.size),
             "arrival_ns": timeline.arrival,
             "start_ns": timeline.start,
             "response_ns": timeline.response,
             "finish_ns": timeline.finish,
-            "exit": np.resize(decided.exit, timeline.start.size),
-            "prediction": np.resize(decided.prediction, timeline.start.size),
-            "correct": np.resize(decided.correct, timeline.start.size),
+            "exit": np.resize(verdicts.exit, timeline.start.size),
+            "prediction": np.resize(verdicts.prediction, timeline.start.size),
+            "correct": np.resize(verdicts.correct, timeline.start.size),
             "energy_nj": None if decided.energy_nj is None else np.resize(decided.energy_nj, timeline.start.size),
         }
         if outcome.scenario.capacity >= 0 and (lost := timeline.start < 0).any():
@@ -93,42 +95,38 @@ class Result:
 
 def figures(outcome: Outcome) -> dict[str, Any]:
     """The figures of one run."""
-    scenario, decided, weights = outcome.scenario, outcome.decided, outcome.weights
-    served, counted = int(outcome.served.sum()), int(weights.sum())
+    scenario, costs = outcome.scenario, outcome.decided.costs
+    kinds, paths = outcome.tally
+    served, counted = int(outcome.served.sum()), int(paths.sum())
     requests = scenario.requests - scenario.warmup
-    counts = path_counts(weights, decided.path, decided.costs.macs.size)
-    answered = decided.exit >= 0
-    by_exit = np.bincount(decided.exit[answered], weights=weights[answered], minlength=scenario.view.trace.exits)
     horizon = outcome.horizon_ns
-    capacity_ns = scenario.servers * horizon
-    balanced, classes = _balanced_accuracy(outcome)
+    right, labelled = kinds[:, 1:, 1].sum(axis=(0, 2)), kinds[:, 1:].sum(axis=(0, 2, 3))
+    balanced, classes = balanced_accuracy(right, labelled, scenario.view)
     return {
-        "accuracy": _share(weights, decided.correct == 1, decided.label >= 0),
+        "accuracy": share(int(right.sum()), int(labelled.sum())),
         "balanced_accuracy": balanced,
         "balanced_classes": classes,
-        "agreement": _share(weights, decided.agrees, None),
+        "agreement": share(int(kinds[..., 1].sum()), counted),
         "latency_ms": {"mean": _ms(outcome.latency.mean), **_percentiles(outcome.latency, 50, 95, 99), "max": _ms(outcome.latency.largest)},
         "wait_ms": {"mean": _ms(outcome.wait.mean), **_percentiles(outcome.wait, 95, 99)},
-        "energy_mj": _energy(outcome, served),
-        "exit_fractions": [float(count) / counted if counted else None for count in by_exit],
-        "macs_mean": _ratio(_dot(counts, decided.costs.macs), counted),
-        "decision_ops_mean": _ratio(_dot(counts, decided.costs.operations), counted),
-        "utilization": _ratio(outcome.busy_ns, capacity_ns),
-        "throughput_hz": _ratio(served * 10**9, horizon),
+        "energy_mj": energy_figures(scenario, outcome.active_nj, outcome.busy_ns, horizon, served),
+        "exit_fractions": [share(int(count), counted) for count in kinds[1:].sum(axis=(1, 2, 3))],
+        "macs_mean": share(weigh(paths, costs.macs), counted),
+        "decision_ops_mean": share(weigh(paths, costs.operations), counted),
+        "utilization": share(outcome.busy_ns, scenario.servers * horizon),
+        "throughput_hz": share(served * 10**9, horizon),
         "dropped": outcome.dropped,
-        "deadline_miss_rate": None if scenario.deadline_ns < 0 else _ratio(outcome.late + outcome.dropped, requests),
+        "deadline_miss_rate": None if scenario.deadline_ns < 0 else share(outcome.late + outcome.dropped, requests),
         "requests": requests,
         "percentiles": "exact" if outcome.latency.exact else "histogram",
     }
 
 
-def _energy(outcome: Outcome, served: int) -> dict[str, float | None]:
+def energy_figures(scenario: Scenario, active: int | None, busy_ns: int, horizon_ns: int, served: int) -> dict[str, float | None]:
     """Run totals in mJ; `mean` is the total over the served requests. Idle power is converted once, from summed ns."""
-    scenario = outcome.scenario
-    profile = scenario.cost.cost.profile
-    point = profile.point(scenario.cost.cost.operating_point)
-    idle_ns = scenario.servers * outcome.horizon_ns - (0 if profile.energy_scope.idle == "subtracted" else outcome.busy_ns)
-    active = outcome.active_nj
+    priced = scenario.cost.cost
+    point = priced.profile.point(priced.operating_point)
+    idle_ns = scenario.servers * horizon_ns - (0 if priced.profile.energy_scope.idle == "subtracted" else busy_ns)
     idle = None if point.idle_mw is None else round_half_even(point.idle_mw * idle_ns * 1e-3)
     total = None if active is None or idle is None else active + idle
     parts = {"active": active, "idle": idle, "sleep": 0, "transition": 0, "link": 0, "total": total}
@@ -136,29 +134,18 @@ def _energy(outcome: Outcome, served: int) -> dict[str, float | None]:
     return {"mean": mean, **{name: None if value is None else value / 1e6 for name, value in parts.items()}}
 
 
-def _balanced_accuracy(outcome: Outcome) -> tuple[float | None, list[str]]:
-    """Mean recall over classes with enough labelled samples in the split, and the names of these classes."""
-    decided, view = outcome.decided, outcome.scenario.view
-    recalls, names = [], []
-    for index in np.flatnonzero(view.class_counts >= FEWEST_LABELLED):
-        recall = _share(outcome.weights, decided.correct == 1, decided.label == index)
-        if recall is not None:
-            recalls.append(recall)
-            names.append(str(view.trace.header.classes[index]))
-    return (sum(recalls) / len(recalls) if recalls else None), names
+def balanced_accuracy(right: np.ndarray, labelled: np.ndarray, view: TraceView) -> tuple[float | None, list[str]]:
+    """Mean recall, and the names of the classes it is over: those with enough labelled samples in the split, if any was served.
+
+    right, labelled : int64 [K], how many of each class were answered rightly, and in all.
+    """
+    enough = [int(index) for index in np.flatnonzero(view.class_counts >= FEWEST_LABELLED) if labelled[index]]
+    recalls = [int(right[index]) / int(labelled[index]) for index in enough]
+    return (sum(recalls) / len(recalls) if recalls else None), [str(view.trace.header.classes[index]) for index in enough]
 
 
-def _share(weights: np.ndarray, hits: np.ndarray, among: np.ndarray | None) -> float | None:
-    whole = int(weights.sum() if among is None else weights[among].sum())
-    part = int(weights[hits if among is None else hits & among].sum())
-    return part / whole if whole else None
-
-
-def _dot(counts: np.ndarray, values: np.ndarray) -> int:
-    return sum(int(count) * int(value) for count, value in zip(counts, values, strict=True))
-
-
-def _ratio(part: int, whole: int) -> float | None:
+def share(part: int, whole: int) -> float | None:
+    """part / whole, None where there is nothing to divide by."""
     return part / whole if whole else None
 
 

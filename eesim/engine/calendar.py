@@ -226,12 +226,12 @@ def calendar(scenario: Scenario) -> Timeline:
     setup = (
         requests, scenario.servers, scenario.capacity, int(scenario.drop_oldest), scenario.deadline_ns, int(closed), cost.sample_ns
     )  # fmt: skip
-    arrivals = np.zeros(1, np.int64) if closed else scenario.process.times(scenario.seeds, requests)
+    arrivals = np.zeros(1, np.int64) if closed else scenario.times()
     nothing, nowhere = np.zeros(1, np.int64), np.zeros((1, 1))
     written = tuple(np.empty(requests, np.int64) for _ in range(4))
     if mode == PLANNED:
         costs = scenario.decided.costs
-        plan = (scenario.decided.path.astype(np.int64), costs.stage_ns, costs.stages, costs.answer_stage)
+        plan = (scenario.decided.verdicts.path.astype(np.int64), costs.stage_ns, costs.stages, costs.answer_stage)
         asked = (
             nowhere[None], np.broadcast_to(nothing, scenario.places).copy(), nothing.astype(np.int32), nowhere, nowhere, nowhere[0], nothing, nothing, nothing
         )  # fmt: skip
@@ -260,4 +260,4 @@ def asked_timeline(scenario: Scenario, written: tuple, chosen: tuple) -> Timelin
         array[~served] = nothing
     rows = np.resize(scenario.rows, scenario.requests)
     decisions = assemble(scenario.view, visited, answered, exits, classes, rows)
-    return Timeline(*written, scenario.price(decisions, rows))
+    return Timeline(*written, scenario.price(scenario.judge(decisions, rows)))

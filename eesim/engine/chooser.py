@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eesim.engine.outcome import Outcome, lap_counts, outcome_of, path_counts
+from eesim.engine.outcome import Outcome, lap_counts, outcome_of
 from eesim.engine.scenario import UNLIMITED, Scenario, Timeline
 from eesim.engine.statistics import Counted
 from eesim.errors import BadInput, unknown
@@ -77,8 +77,9 @@ def _nothing_waits(scenario: Scenario) -> bool:
 def _counts(scenario: Scenario) -> Outcome:
     """No queue: how often each place was met is all there is to know."""
     decided, requests = scenario.decided, scenario.requests
-    served, weights = lap_counts(len(decided), 0, requests), lap_counts(len(decided), scenario.warmup, requests)
-    counts = path_counts(weights, decided.path, decided.costs.service_ns.size)
+    served = lap_counts(len(decided), 0, requests)
+    weights = lap_counts(len(decided), scenario.warmup, requests) if scenario.warmup else served
+    counts = decided.verdicts.tally(weights)[1]
     latency = Counted(decided.costs.response_ns, counts)
     wait = Counted([0], [int(counts.sum())])
     late = int(counts[decided.costs.response_ns > scenario.deadline_ns].sum()) if scenario.deadline_ns >= 0 else 0
@@ -95,7 +96,7 @@ def _counts_timeline(scenario: Scenario) -> Timeline:
         finish = np.cumsum(service)
         arrival = start = finish - service
     else:
-        arrival = start = scenario.process.times(scenario.seeds, scenario.requests)
+        arrival = start = scenario.times()
         finish = start + service
     return _timeline(scenario, arrival, start, finish)
 
@@ -111,7 +112,7 @@ def _timeline(scenario: Scenario, arrival: np.ndarray, start: np.ndarray, finish
 
 
 def _lindley(scenario: Scenario) -> Timeline:
-    arrival = scenario.process.times(scenario.seeds, scenario.requests)
+    arrival = scenario.times()
     service = scenario.decided.service_ns
     if scenario.requests <= PLAIN_REQUESTS:
         start, finish = _plain_lindley(arrival, service)
@@ -143,7 +144,7 @@ def _servers(scenario: Scenario) -> Timeline:
     if scenario.process.closed:
         closed_loop(service, 0, free, start, finish)
         return _timeline(scenario, start, start, finish)
-    arrival = scenario.process.times(scenario.seeds, scenario.requests)
+    arrival = scenario.times()
     limited = scenario.capacity != UNLIMITED
     servers(arrival, service, 0, free, np.zeros(scenario.capacity if limited else 0, np.int64), 0 if limited else -1, start, finish)
     return _timeline(scenario, arrival, start, finish)

@@ -53,7 +53,7 @@ class _Model:
 
     def sensor(self):
         """Open arrivals."""
-        for request, time in enumerate(self.scenario.process.times(self.scenario.seeds, self.scenario.requests).tolist()):
+        for request, time in enumerate(self.scenario.times().tolist()):
             yield after(self.env, time - self.env.now, ARRIVAL)
             self.arrive(request)
 
@@ -98,7 +98,7 @@ class _Model:
 
     def follow_plan(self, request: int):
         """Stages decided beforehand."""
-        stages, answer_stage = self.plans[self.decided.path[request % len(self.decided)]]
+        stages, answer_stage = self.plans[self.decided.verdicts.path[request % len(self.decided)]]
         for stage, duration in enumerate(stages, start=1):
             yield after(self.env, duration, COMPLETION)
             if stage == answer_stage:

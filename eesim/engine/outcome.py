@@ -44,27 +44,30 @@ class Outcome:
             return run(self.scenario, keep=True).timeline
         return self.build()
 
-    @property
+    @cached_property
+    def tally(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counted requests by exit, label, right and agreeing, and by path; see `Verdicts.tally`."""
+        return self.decided.verdicts.tally(self.weights)
+
+    @cached_property
+    def _served_paths(self) -> np.ndarray:
+        return self.tally[1] if self.served is self.weights else self.decided.verdicts.tally(self.served)[1]
+
+    @cached_property
     def busy_ns(self) -> int:
         """Time all servers together spent computing, warm-up included."""
-        return weigh(self.served, self.decided.path, self.decided.costs.service_ns)
+        return weigh(self._served_paths, self.decided.costs.service_ns)
 
     @property
     def active_nj(self) -> int | None:
         """Active energy of all served requests, warm-up included."""
         energy = self.decided.costs.energy_nj
-        return None if energy is None else weigh(self.served, self.decided.path, energy)
+        return None if energy is None else weigh(self._served_paths, energy)
 
 
-def weigh(weights: np.ndarray, path: np.ndarray, values: np.ndarray) -> int:
-    """Sum of values over places, as a Python integer."""
-    counts = path_counts(weights, path, values.size)
+def weigh(counts: np.ndarray, values: np.ndarray) -> int:
+    """Sum of counts times values as a Python integer; never overflows."""
     return sum(int(count) * int(value) for count, value in zip(counts, values, strict=True))
-
-
-def path_counts(weights: np.ndarray, path: np.ndarray, paths: int) -> np.ndarray:
-    """How often each path was taken, int64 [P]; exact below 2^53."""
-    return np.rint(np.bincount(path, weights=weights, minlength=paths)).astype(np.int64)
 
 
 def lap_counts(places: int, first: int, last: int) -> np.ndarray:
@@ -90,7 +93,8 @@ def outcome_of(scenario: Scenario, engine: str, timeline: Timeline) -> Outcome:
     places = len(decided)
     kept = timeline.start >= 0
     if scenario.capacity < 0 or kept.all():
-        served, weights = lap_counts(places, 0, requests), lap_counts(places, warmup, requests)
+        served = lap_counts(places, 0, requests)
+        weights = lap_counts(places, warmup, requests) if warmup else served
         arrival, start, response = timeline.arrival[warmup:], timeline.start[warmup:], timeline.response[warmup:]
         dropped = 0
     else:

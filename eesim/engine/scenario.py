@@ -13,7 +13,7 @@ import numpy as np
 
 from eesim.arrivals import Process
 from eesim.cost import MechanismCost, PathCosts
-from eesim.mechanisms.base import Decisions, Mechanism, Values
+from eesim.mechanisms.base import Decisions, Mechanism, Path, Values
 from eesim.seeds import Seeds
 from eesim.trace.view import TraceView, score_answers
 
@@ -22,14 +22,14 @@ NO_DEADLINE = -1
 
 
 @dataclass(frozen=True)
-class Decided:
-    """Decisions with their costs, one place each; T places.
+class Verdicts:
+    """What was decided at T places and whether it is right; the same on every device.
 
-    path [T] into costs; exit int16, counted as recorded, -1 none; prediction int32; correct int8 (1, 0, -1); label int32;
-    agrees bool: same answer as the full network; sample_id int64; service_ns, response_ns int64; energy_nj int64 or None.
+    path [T] into `paths`; exit int16, counted as recorded, -1 none; prediction int32; correct int8 (1, 0, -1); label int32;
+    agrees bool: same answer as the full network; sample_id int64; exits and classes: how many were recorded.
     """
 
-    costs: PathCosts
+    paths: tuple[Path, ...]
     path: np.ndarray
     exit: np.ndarray
     prediction: np.ndarray
@@ -37,24 +37,64 @@ class Decided:
     label: np.ndarray
     agrees: np.ndarray
     sample_id: np.ndarray
+    exits: int
+    classes: int
+
+    def __len__(self) -> int:
+        return self.path.size
+
+    @cached_property
+    def _kind(self) -> np.ndarray:
+        """Exit, label, right and agreeing of each place in one number."""
+        kind = (self.exit.astype(np.int64) + 1) * (self.classes + 1) + (self.label + 1)
+        return kind * 4 + (self.correct == 1) * 2 + self.agrees
+
+    @cached_property
+    def _once(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._count(None)
+
+    def _count(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        shape = (self.exits + 1, self.classes + 1, 2, 2)
+        kinds = np.bincount(self._kind, weights, int(np.prod(shape))).reshape(shape)
+        paths = np.bincount(self.path, weights, len(self.paths))
+        return np.rint(kinds).astype(np.int64), np.rint(paths).astype(np.int64)
+
+    def tally(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """With places counted `weights` times each: int64 [exit + 1, label + 1, right, agrees], and how often each path was taken.
+
+        Exact below 2^53. Equal weights are counted once and remembered.
+        """
+        least = int(weights.min())
+        if least == int(weights.max()):
+            kinds, paths = self._once
+            return kinds * least, paths * least
+        return self._count(weights)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Verdicts with what their paths cost on one device. service_ns, response_ns int64 [T]; energy_nj int64 [T] or None."""
+
+    verdicts: Verdicts
+    costs: PathCosts
 
     @cached_property
     def service_ns(self) -> np.ndarray:
         """Time from service start to the end of computing."""
-        return self.costs.service_ns[self.path]
+        return self.costs.service_ns[self.verdicts.path]
 
     @cached_property
     def response_ns(self) -> np.ndarray:
         """Time from service start to the answer."""
-        return self.service_ns if self.costs.response_ns is self.costs.service_ns else self.costs.response_ns[self.path]
+        return self.service_ns if self.costs.response_ns is self.costs.service_ns else self.costs.response_ns[self.verdicts.path]
 
     @cached_property
     def energy_nj(self) -> np.ndarray | None:
         """Active energy."""
-        return None if self.costs.energy_nj is None else self.costs.energy_nj[self.path]
+        return None if self.costs.energy_nj is None else self.costs.energy_nj[self.verdicts.path]
 
     def __len__(self) -> int:
-        return self.path.size
+        return len(self.verdicts)
 
 
 @dataclass(frozen=True)
@@ -76,6 +116,14 @@ class Scenario:
     drop_oldest: bool = False
     deadline_ns: int = NO_DEADLINE
     warmup: int = 0
+    given_times: np.ndarray | None = None
+    """Arrival times where they were drawn already (sweeps share them)."""
+    given_verdicts: Verdicts | None = None
+    """The pass where it was decided already for another device."""
+
+    def times(self) -> np.ndarray:
+        """Arrival times of all requests, int64 [N]."""
+        return self.process.times(self.seeds, self.requests) if self.given_times is None else self.given_times
 
     @property
     def places(self) -> int:
@@ -105,21 +153,24 @@ class Scenario:
     @cached_property
     def decided(self) -> Decided:
         """The pass decided and priced."""
-        return self.price(self.decisions, None if self.in_order else self.rows)
+        return self.price(self.given_verdicts or self.judge(self.decisions, None if self.in_order else self.rows))
 
-    def price(self, decisions: Decisions, rows: np.ndarray | None) -> Decided:
-        """Decisions about the given rows of the view (all in order: None), with what they cost and whether they are right."""
+    def judge(self, decisions: Decisions, rows: np.ndarray | None) -> Verdicts:
+        """Whether decisions about the given rows of the view (all in order: None) are right."""
         view = self.view
         take = (lambda array: array) if rows is None else (lambda array: array[rows])
-        costs = self.cost.paths(decisions.paths)
-        if np.array_equal(costs.response_ns, costs.service_ns):
-            costs = replace(costs, response_ns=costs.service_ns)
         label = take(view.label)
         recorded = np.array([*view.recorded_exits, -1], np.int16)  # the last place serves exit -1
-        return Decided(
-            costs, decisions.path, recorded[decisions.exit], decisions.prediction, score_answers(decisions.prediction, label), label,
-            decisions.prediction == take(view.answers[:, -1]), take(view.sample_id),
+        return Verdicts(
+            decisions.paths, decisions.path, recorded[decisions.exit], decisions.prediction, score_answers(decisions.prediction, label), label,
+            decisions.prediction == take(view.answers[:, -1]), take(view.sample_id), view.trace.exits, view.classes,
         )  # fmt: skip
+
+    def price(self, verdicts: Verdicts) -> Decided:
+        """Verdicts with what they cost on this scenario's device."""
+        costs = self.cost.paths(verdicts.paths)
+        same = np.array_equal(costs.response_ns, costs.service_ns)
+        return Decided(verdicts, replace(costs, response_ns=costs.service_ns) if same else costs)
 
 
 @dataclass(frozen=True)

@@ -214,8 +214,13 @@ class Mechanism:
         return f"<mechanism {self.name}>"
 
 
+def paths_by_exit(exits: int, *, every_head: bool) -> tuple[Path, ...]:
+    """Path e stops at exit e, having evaluated every head on the way or only the last one."""
+    return tuple(Path((2 << exit) - 1 if every_head else 1 << exit) for exit in range(exits))
+
+
 def exits_to_decisions(exits: np.ndarray, view: TraceView, *, every_head: bool) -> Decisions:
     """Decisions of a rule that stops at `exits` [N], having evaluated every head on the way or only the last one."""
-    paths = tuple(Path((2 << exit) - 1 if every_head else 1 << exit) for exit in range(view.exits))
+    paths = paths_by_exit(view.exits, every_head=every_head)
     prediction = np.take_along_axis(view.answers, exits[:, None].astype(np.intp), axis=1)[:, 0]
     return Decisions(paths, exits, exits.astype(np.int16), prediction)

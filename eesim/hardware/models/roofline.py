@@ -2,6 +2,7 @@
 
 ``time = launch + max(2 * MACs / rate, bytes / bandwidth)`` with the rate a kind of layer reaches and the bandwidth the
 device reaches (Williams et al., Roofline, CACM 2009). Small layers are all launch, which is what early exits meet on a GPU.
+A layer with few outputs cannot fill the device: ``rate = gops * outputs / (outputs + half_outputs)``.
 
 Energy is ``static_mw * time + pj_per_mac * MACs + pj_per_byte * bytes``.
 """
@@ -21,9 +22,11 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Rates(Strict):
-    """What one kind of layer reaches: arithmetic in 10^9 operations per second (2 per MAC), and launches per call."""
+    """What one kind of layer reaches: arithmetic in 10^9 operations per second (2 per MAC), the number of outputs at which it
+    reaches half of that (0: at any size), and launches per call."""
 
     gops: Positive
+    half_outputs: NonNegative = 0.0
     launches: NonNegative = 1.0
 
 
@@ -50,7 +53,8 @@ def price(layer: Layer, data_type: str, parameters: Parameters, point) -> LayerC
     rates = parameters.data_types[data_type][layer.kind]
     moved = layer.bytes_moved(ITEM_BYTES[data_type])
     launch = rates.launches * parameters.launch_ns
-    compute, memory = 2 * layer.macs / rates.gops, moved / parameters.bandwidth_gbps
+    compute = 2 * layer.macs / rates.gops * (1 + rates.half_outputs / max(layer.elements_out, 1))
+    memory = moved / parameters.bandwidth_gbps
     ns = launch + max(compute, memory)
     energy = None if parameters.energy is None else parameters.energy.get(data_type)
     nj = None

@@ -180,14 +180,18 @@ def sample_order(view: TraceView, order: str, requests: int, seeds: Seeds, proce
 
 def overload(outcome: Outcome) -> list[str]:
     """A warning when more work is offered than the servers can do."""
-    scenario = outcome.scenario
-    rate, served = scenario.process.rate_hz, int(outcome.served.sum())
+    return overload_warning(outcome.scenario, outcome.busy_ns, int(outcome.served.sum()), outcome.horizon_ns)
+
+
+def overload_warning(scenario: Scenario, busy_ns: int, served: int, horizon_ns: int) -> list[str]:
+    """`overload` from the bare totals."""
+    rate = scenario.process.rate_hz
     if rate is None or not served:
         return []
-    offered = rate * outcome.busy_ns / served * 1e-9 / scenario.servers
+    offered = rate * busy_ns / served * 1e-9 / scenario.servers
     if offered < 1:
         return []
-    busy = outcome.busy_ns / max(scenario.servers * outcome.horizon_ns, 1)
+    busy = busy_ns / max(scenario.servers * horizon_ns, 1)
     grows = "the queue and the waiting times grow with the length of the run" if scenario.capacity < 0 else "requests are dropped"
     return [f"overload: {offered:.2f} times what the servers can do is offered (utilisation {busy:.1%}); {grows}"]
 

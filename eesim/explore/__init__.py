@@ -1,0 +1,1 @@
+"""Exploring the design space: sweeps that resume, comparisons at equal accuracy, plans under constraints."""

@@ -1,0 +1,192 @@
+"""The space of a sweep: which workloads, devices, mechanisms, settings, exits and loads, point by point."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any
+
+from eesim.bundled import profile_names, workload_names
+from eesim.errors import BadInput
+from eesim.hardware.profile import Profile
+from eesim.mechanisms.base import Mechanism, Values
+from eesim.mechanisms.registry import load_mechanism, mechanism_names
+from eesim.simulation import Load, cached_profile, cached_workload, settle
+from eesim.workload import Workload
+
+PART_SETTINGS = 32
+"""Settings of one mechanism that are simulated and stored together, on all devices."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A profile at one operating point."""
+
+    profile: Profile
+    operating_point: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Points that share workload, exits, load and mechanism: a few settings of it on every device. Computed and stored as one."""
+
+    workload: Workload
+    exits: tuple[int, ...]
+    load: Load
+    mechanism: Mechanism
+    settings: tuple[Values, ...]
+    devices: tuple[Device, ...]
+
+    def __len__(self) -> int:
+        return len(self.settings) * len(self.devices)
+
+    def point_id(self, setting: Values, device: Device) -> str:
+        """A name for one point that depends on everything its figures depend on, and on nothing else."""
+        load = {name: value for name, value in vars(self.load).items() if value is not None}
+        content = [
+            self.workload.trace.content_hash, self.workload.name, list(self.exits), {name: str(value) for name, value in load.items()},
+            self.mechanism.name, {name: str(value) for name, value in setting.items()}, device.profile.content_hash, device.operating_point,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Space:
+    """All parts of a sweep in a fixed order, and the record of what they are made of."""
+
+    parts: tuple[Part, ...]
+    record: dict[str, Any]
+    remarks: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+
+def named(names: Any, known: Iterable[str], what: str) -> list:
+    """A list from 'all', one name or object, or several; the order given. Raises BadInput when it is empty."""
+    if names is None or names == "all":
+        names = list(known)
+    chosen = [names] if isinstance(names, (str, bytes)) or not isinstance(names, Iterable) else list(names)
+    if not chosen:
+        raise BadInput(f"no {what} is named", field=what)
+    return list(dict.fromkeys(chosen))
+
+
+def build_space(
+    workloads: Any = None,
+    profiles: Any = None,
+    mechanisms: Any = None,
+    *,
+    thresholds: Sequence[float] | None = None,
+    settings: int = 20,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    exits: Any = None,
+    operating_points: Any = None,
+    loads: Sequence[Load] = (Load(),),
+) -> Space:
+    """Lay out a sweep.
+
+    mechanisms : names, or {name: {parameter: [values]}}, a grid of all combinations. Bounds and baselines always join.
+    thresholds : values for mechanisms that have a parameter of that name; others give their default, and a remark.
+    settings : without thresholds, about how many settings of each mechanism, at quantiles of what it sees in calibration.
+    grid : {parameter: [values]} for every mechanism that has it.
+    exits : a set of exits, a list of such sets, or 'subsets' for all of them.
+    operating_points : names, or 'all'; by default each profile's default.
+    """
+    chosen = [cached_workload(name) for name in named(workloads, workload_names(), "workloads")]
+    profiles = [cached_profile(name) for name in named(profiles, profile_names(), "profiles")]
+    devices = tuple(device for profile in profiles for device in _devices(profile, operating_points))
+    if not devices:
+        raise BadInput(f"no profile has the operating point '{operating_points}'", field="operating_points")
+    rules = _rules(mechanisms)
+    parts: list[Part] = []
+    remarks: dict[str, None] = {}
+    for workload in chosen:
+        for subset, load, (rule, own) in product(_subsets(exits, workload), loads, rules.items()):
+            try:
+                values = list(_settings(workload, subset, rule, own, thresholds, settings, grid or {}, remarks))
+            except BadInput as error:
+                if not rule.bound or own:
+                    raise
+                remarks[f"'{rule.name}' is left out on '{workload.name}': {error}"] = None
+                continue
+            for begin in range(0, len(values), PART_SETTINGS):
+                parts.append(Part(workload, subset, load, rule, tuple(values[begin : begin + PART_SETTINGS]), devices))
+    record = {
+        "workloads": {workload.name: workload.trace.content_hash for workload in chosen},
+        "devices": {f"{device.profile.name}@{device.operating_point}": device.profile.content_hash for device in devices},
+        "mechanisms": sorted(rule.name for rule in rules),
+        "points": sum(len(part) for part in parts),
+        "layout": hashlib.sha256("".join(part.point_id(value, device) for part in parts for value in part.settings for device in devices).encode()).hexdigest(),
+    }
+    return Space(tuple(parts), record, tuple(remarks))
+
+
+def _rules(mechanisms: Any) -> dict[Mechanism, dict[str, Sequence[Any]]]:
+    grids = mechanisms if isinstance(mechanisms, Mapping) else dict.fromkeys(named(mechanisms, mechanism_names(), "mechanisms"), {})
+    rules = {load_mechanism(name): dict(grid or {}) for name, grid in grids.items()}
+    have = {rule.name for rule in rules}
+    bounds = [load_mechanism(name) for name in mechanism_names()]
+    return {**{rule: {} for rule in bounds if rule.bound and rule.name not in have}, **rules}
+
+
+def _devices(profile: Profile, operating_points: Any) -> Iterator[Device]:
+    if operating_points is None:
+        yield Device(profile, profile.default_operating_point)
+        return
+    for name in profile.operating_points:
+        if operating_points == "all" or name in named(operating_points, (), "operating_points"):
+            yield Device(profile, name)
+
+
+def _subsets(exits: Any, workload: Workload) -> list[tuple[int, ...]]:
+    if exits is None:
+        return [workload.enabled()]
+    if isinstance(exits, str):
+        if exits != "subsets":
+            raise BadInput(f"'{exits}' is neither a list of exits nor 'subsets'", field="exits")
+        last = workload.network.exits - 1
+        return [(*chosen, last) for size in range(last, -1, -1) for chosen in combinations(range(last), size)]
+    exits = list(exits)
+    several = exits if exits and not isinstance(exits[0], int) else [exits]
+    return list(dict.fromkeys(workload.enabled(subset) for subset in several))
+
+
+def _settings(
+    workload: Workload,
+    exits: tuple[int, ...],
+    rule: Mechanism,
+    own: Mapping[str, Sequence[Any]],
+    thresholds: Sequence[float] | None,
+    count: int,
+    grid: Mapping[str, Sequence[Any]],
+    remarks: dict[str, None],
+) -> Iterator[Values]:
+    """Settings of one mechanism: its own grid, else thresholds, else candidates from the calibration split; else its defaults."""
+    view = workload.view("test", exits)
+    known = {parameter.name for parameter in rule.parameters}
+    axes = {name: list(values) if isinstance(values, (list, tuple, range)) or hasattr(values, "__array__") else [values] for name, values in own.items()}
+    axes |= {name: list(values) for name, values in grid.items() if name in known and name not in axes}
+    if thresholds is not None and "threshold" not in axes:
+        if "threshold" in known:
+            axes["threshold"] = list(thresholds)
+        elif not rule.bound:
+            remarks[f"'{rule.name}' has no threshold, so it gives {'one point' if not axes else 'the points of its own grid'} per device"] = None
+    if not axes and thresholds is None and not rule.bound and len(exits) > 1:
+        seen: dict[str, None] = {}
+        for candidate in rule.candidates(workload.view("calibration", exits), count):
+            values = settle(rule, candidate, workload, view)
+            if repr(values) not in seen:
+                seen[repr(values)] = None
+                yield values
+        return
+    for combination in product(*axes.values()):
+        yield settle(rule, dict(zip(axes, combination)), workload, view)
+
+
+def with_arrivals(load: Load, arrivals: Any) -> list[Load]:
+    """One load for each arrival process named."""
+    return [replace(load, arrivals=text) for text in arrivals] if isinstance(arrivals, (list, tuple)) else [replace(load, arrivals=arrivals)]
