@@ -24,7 +24,7 @@ from eesim.units import round_half_even
 QUANTISED = ("int8", "uint8")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkCost:
     """A network priced on one operating point of a profile. Energies are None where the profile cannot give them."""
 
@@ -206,3 +206,30 @@ class MechanismCost:
         if cost.segment_nj is None or cost.head_nj is None or self._decision[1] is None or self._per_sample[1] is None:
             return None
         return self._merge(cost.segment_nj), np.array([cost.head_nj[exit] for exit in self.exits], np.int64), self._decisions(self._decision[1])
+
+
+def cost_record(priced: NetworkCost) -> dict:
+    """A priced network as plain data: totals in ms and mJ, memory, and one entry for each layer."""
+    energies = [cost.nj for _, cost in priced.layers]
+    network = priced.network
+    memory = priced.memory()
+    return {
+        "network": network.name,
+        "profile": priced.profile.name,
+        "operating_point": priced.operating_point,
+        "data_type": priced.data_type,
+        "latency_ms": sum(cost.ns for _, cost in priced.layers) / 1e6,
+        "energy_mj": None if any(energy is None for energy in energies) else sum(energies) / 1e6,
+        "energy_scope": {"rail": priced.profile.energy_scope.rail, "idle": priced.profile.energy_scope.idle},
+        "macs": sum(layer.macs for layer, _ in priced.layers),
+        "params": network.params,
+        **{key: memory[key] for key in ("flash_kib", "sram_kib", "fits", "largest")},
+        "layers": [
+            {
+                "name": layer.name, "op": layer.op, "kind": layer.kind, "macs": layer.macs, "latency_ms": cost.ns / 1e6,
+                "energy_mj": None if cost.nj is None else cost.nj / 1e6, "bound": cost.bound,
+            }
+            for layer, cost in priced.layers
+        ],
+        "warnings": list(priced.warnings),
+    }  # fmt: skip

@@ -110,6 +110,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "latency_ms": {"mean": _ms(outcome.latency.mean), **_percentiles(outcome.latency, 50, 95, 99), "max": _ms(outcome.latency.largest)},
         "wait_ms": {"mean": _ms(outcome.wait.mean), **_percentiles(outcome.wait, 95, 99)},
         "energy_mj": energy_figures(scenario, outcome.active_nj, outcome.busy_ns, horizon, served),
+        "active_mj_mean": None if outcome.active_nj is None or not served else outcome.active_nj / served / 1e6,
         "exit_fractions": [share(int(count), counted) for count in kinds[1:].sum(axis=(1, 2, 3))],
         "macs_mean": share(weigh(paths, costs.macs), counted),
         "decision_ops_mean": share(weigh(paths, costs.operations), counted),

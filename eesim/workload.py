@@ -27,7 +27,7 @@ class _WorkloadSchema(Strict):
     arrivals: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
     """Read one with `load_workload`. Views of its splits are computed once and kept."""
 

@@ -14,6 +14,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Process:
     """True: there are no arrival times; the next request is issued when one completes."""
     random = False
     """True: another seed gives other times."""
-    length: int | None = None
+    length: ClassVar[int | None] = None
     """How many arrivals exist, where that is limited."""
     groups_streams = False
     """True: samples must meet requests stream after stream, as the times do."""

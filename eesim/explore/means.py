@@ -63,6 +63,7 @@ def _rows(part, scenarios, counted, costs, waited, horizons) -> Iterator[dict[st
             busy, answered = weigh(exits, cost.service_ns), weigh(exits, cost.response_ns)
             horizon = busy if horizons is None else int(horizons[place, index])
             wait = int(waited[place, index])
+            active = None if cost.energy_nj is None else weigh(exits, cost.energy_nj)
             figures = {
                 "accuracy": share(int(counted.correct[index]), int(labelled.sum())),
                 "balanced_accuracy": balanced,
@@ -70,7 +71,8 @@ def _rows(part, scenarios, counted, costs, waited, horizons) -> Iterator[dict[st
                 "agreement": share(int(counted.agrees[index]), len(view)),
                 "latency_ms": {"mean": (wait + answered) / served / 1e6, "p50": None, "p95": None, "p99": None, "max": None},
                 "wait_ms": {"mean": wait / served / 1e6, "p95": None, "p99": None},
-                "energy_mj": energy_figures(scenario, None if cost.energy_nj is None else weigh(exits, cost.energy_nj), busy, horizon, served),
+                "energy_mj": energy_figures(scenario, active, busy, horizon, served),
+                "active_mj_mean": None if active is None else active / served / 1e6,
                 "exit_fractions": by_exit,
                 "macs_mean": share(weigh(exits, cost.macs), served),
                 "decision_ops_mean": share(weigh(exits, cost.operations), served),

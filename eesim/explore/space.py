@@ -21,7 +21,7 @@ PART_SETTINGS = 32
 """Settings of one mechanism that are simulated and stored together, on all devices."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Device:
     """A profile at one operating point."""
 
@@ -29,7 +29,7 @@ class Device:
     operating_point: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Points that share workload, exits, load and mechanism: a few settings of it on every device. Computed and stored as one."""
 
@@ -98,14 +98,14 @@ def build_space(
     """
     chosen = [cached_workload(name) for name in named(workloads, workload_names(), "workloads")]
     profiles = [cached_profile(name) for name in named(profiles, profile_names(), "profiles")]
-    devices = tuple(device for profile in profiles for device in _devices(profile, operating_points))
+    devices = tuple(device for profile in profiles for device in devices_of(profile, operating_points))
     if not devices:
         raise BadInput(f"no profile has the operating point '{operating_points}'", field="operating_points")
     rules = _rules(mechanisms)
     parts: list[Part] = []
     remarks: dict[str, None] = {}
     for workload in chosen:
-        for subset, load, (rule, own) in product(_subsets(exits, workload), loads, rules.items()):
+        for subset, load, (rule, own) in product(subsets_of(exits, workload), loads, rules.items()):
             try:
                 values = list(_settings(workload, subset, rule, own, thresholds, settings, grid or {}, remarks))
             except BadInput as error:
@@ -133,7 +133,7 @@ def _rules(mechanisms: Any) -> dict[Mechanism, dict[str, Sequence[Any]]]:
     return {**{rule: {} for rule in bounds if rule.bound and rule.name not in have}, **rules}
 
 
-def _devices(profile: Profile, operating_points: Any) -> Iterator[Device]:
+def devices_of(profile: Profile, operating_points: Any) -> Iterator[Device]:
     if operating_points is None:
         yield Device(profile, profile.default_operating_point)
         return
@@ -142,7 +142,7 @@ def _devices(profile: Profile, operating_points: Any) -> Iterator[Device]:
             yield Device(profile, name)
 
 
-def _subsets(exits: Any, workload: Workload) -> list[tuple[int, ...]]:
+def subsets_of(exits: Any, workload: Workload) -> list[tuple[int, ...]]:
     if exits is None:
         return [workload.enabled()]
     if isinstance(exits, str):

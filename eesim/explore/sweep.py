@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eesim.engine.chooser import run
-from eesim.errors import BadInput
+from eesim.errors import BadInput, unknown
 from eesim.explore.means import mean_rows
 from eesim.explore.space import Part, Space, build_space, with_arrivals
 from eesim.explore.store import Study
@@ -56,17 +56,16 @@ def sweep(
     """
     space = build_space(
         workloads, profiles, mechanisms, thresholds=thresholds, settings=settings, grid=grid, exits=exits, operating_points=operating_points,
-        loads=with_arrivals(_load(load), arrivals),
+        loads=with_arrivals(load_of(load), arrivals),
     )  # fmt: skip
     return run_space(space, out=out, figures=figures, progress=progress)
 
 
-def _load(options: dict[str, Any]) -> Load:
+def load_of(options: dict[str, Any]) -> Load:
+    """A load from keyword options. Raises BadInput for unknown names and values out of range."""
     known = set(Load.__dataclass_fields__)
     for name in options:
         if name not in known:
-            from eesim.errors import unknown
-
             raise unknown("option", name, sorted(known), field=name)
     load = Load(**options)
     load.check()

@@ -19,12 +19,11 @@ from math import floor, log10
 
 import numpy as np
 
-from eesim.network.layer import Layer
+from eesim.network.layer import KINDS, Layer
 
 FEATURES: dict[str, Callable[[Layer, int], float]] = {
     "per_mac": lambda layer, item: layer.macs,
     "per_byte": lambda layer, item: layer.bytes_moved(item),
-    "per_output": lambda layer, item: layer.elements_out,
     "per_call": lambda layer, item: 1,
 }
 """What each rate of a linear cost model multiplies, from a layer and the bytes of one number."""
@@ -62,7 +61,8 @@ def rates_by_kind(terms: Sequence[Term], coefficients: Sequence[float], digits: 
                 rates.setdefault(kind, {})[rate] = rates.get(kind, {}).get(rate, 0.0) + weight * float(coefficient)
     order = list(FEATURES)
     return {
-        kind: {rate: significant(values[rate], digits) for rate in sorted(values, key=order.index) if values[rate]} for kind, values in rates.items()
+        kind: {rate: significant(values[rate], digits) for rate in sorted(values, key=order.index) if values[rate]}
+        for kind, values in sorted(rates.items(), key=lambda pair: KINDS.index(pair[0]))
     }
 
 

@@ -120,7 +120,7 @@ class _ProfileSchema(Strict):
     sources: list[Source]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """A device that can price layers. Read one with `load_profile`."""
 

@@ -61,7 +61,7 @@ def read_trace(path: str | Path) -> ExitTrace:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, use_threads=False, partitioning=None)
+        table = pq.ParquetFile(path).read(use_threads=False)  # read_table would load pandas
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"not a readable Parquet file ({str(error).splitlines()[0][:120]})", file=path) from None
     return _check(table, path)
@@ -110,13 +110,13 @@ def _check(table, path: Path) -> ExitTrace:
         if str(data.type) not in kind.split("|"):
             raise BadInput(f"must be of type {kind.replace('|', ' or ')}, is {data.type}", file=path, field=name)
         if data.null_count:
-            raise BadInput(f"row {int(np.argmax(data.is_null().to_numpy()))}: is null", file=path, field=name)
-        return data.to_numpy()
+            raise BadInput(f"row {_first_null(data)}: is null", file=path, field=name)
+        return np.from_dlpack(_one_chunk(data))
 
     sample_id = column("sample_id", "int64")
     stream_id = column("stream_id", "int32")
     time_ns = column("time_ns", "int64")
-    split = column("split", "string|large_string|dictionary<values=string, indices=int32, ordered=0>").astype(str)
+    split = _splits(table, column, path)
     label = column("label", "int32")
     _first(~np.isin(split, SPLITS), path, "split", lambda row: f"'{split[row]}' is unknown; {choose(split[row], SPLITS)}")
     if not (split == "test").any():
@@ -150,28 +150,56 @@ def _logits(table, name: str, classes: int, path: Path) -> np.ndarray:
 
     if name not in table.column_names:
         raise BadInput("this column is missing", file=path, field=name)
-    data = table.column(name).combine_chunks()
-    data = data.chunk(0) if isinstance(data, pa.ChunkedArray) else data
+    data = _one_chunk(table.column(name))
     kind = data.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise BadInput(f"must be lists of {classes} float16 or float32, is {kind}", file=path, field=name)
     if data.null_count:
-        raise BadInput(f"row {int(np.argmax(data.is_null().to_numpy(zero_copy_only=False)))}: is null", file=path, field=name)
+        raise BadInput(f"row {_first_null(data)}: is null", file=path, field=name)
     if pa.types.is_fixed_size_list(kind):
         if kind.list_size != classes:
             raise BadInput(f"row 0: {kind.list_size} logits where the header names {classes} classes", file=path, field=name)
     else:
-        lengths = data.value_lengths().to_numpy(zero_copy_only=False)
+        lengths = np.from_dlpack(data.value_lengths())
         _first(lengths != classes, path, name, lambda row: f"{lengths[row]} logits where the header names {classes} classes")
     values = data.flatten()
     if values.type not in (pa.float16(), pa.float32()):
         raise BadInput(f"must hold float16 or float32, holds {values.type}", file=path, field=name)
     if values.null_count:
-        raise BadInput(f"row {int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))) // classes}: holds a null", file=path, field=name)
-    result = values.to_numpy(zero_copy_only=False).reshape(-1, classes)
+        raise BadInput(f"row {_first_null(values) // classes}: holds a null", file=path, field=name)
+    result = np.from_dlpack(values).reshape(-1, classes)
     finite = np.isfinite(result).all(axis=1)
     _first(~finite, path, name, lambda row: f"{result[row][~np.isfinite(result[row])][0]} among the logits")
     return result
+
+
+def _one_chunk(column):
+    """A pyarrow column as one array. (Its own `to_numpy` would load pandas, hence `numpy.from_dlpack` everywhere here.)"""
+    import pyarrow as pa
+
+    whole = column.combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _first_null(column) -> int:
+    return column.is_null().to_pylist().index(True)
+
+
+def _splits(table, column, path: Path) -> np.ndarray:
+    """The split column as numpy text, looked up through its few distinct values."""
+    import pyarrow as pa
+
+    name = "split"
+    if name in table.column_names and not pa.types.is_dictionary(table.column(name).type):
+        if str(table.column(name).type) not in ("string", "large_string"):
+            raise BadInput(f"must be of type string, is {table.column(name).type}", file=path, field=name)
+        table = pa.table({name: table.column(name).dictionary_encode()})
+    if name not in table.column_names:
+        column(name, "string")
+    data = _one_chunk(table.column(name))
+    if data.null_count:
+        raise BadInput(f"row {_first_null(data)}: is null", file=path, field=name)
+    return np.array(data.dictionary.to_pylist(), dtype=np.str_)[np.from_dlpack(data.indices)]
 
 
 def _first(bad: np.ndarray, path: Path, column: str, say) -> None:

@@ -35,7 +35,7 @@ class TraceHeader:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExitTrace:
     """A recorded trace of N samples, E exits and K classes.
 

@@ -1,0 +1,6 @@
+"""`python -m eesim`."""
+
+from eesim.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""`eesim compare`."""
+
+from __future__ import annotations
+
+import click
+
+from eesim.cli.options import (
+    device_options, emit, example, format_option, load_options, log, names, parse_exits, progress, tuning_options,
+)  # fmt: skip
+
+
+@click.command()
+@click.option("--workload", "-w", required=True, metavar="W", help="Bundled name or folder.")
+@click.option("--profiles", "-p", metavar="LIST", help="Names or files, separated by commas; by default all bundled ones.")
+@click.option("--mechanisms", "-m", metavar="LIST", help="Names or Python files, separated by commas; by default all bundled ones.")
+@click.option("--accuracy-drop", default="1%", show_default=True, metavar="DROP", help="Against the static network, on the calibration split.")
+@tuning_options
+@click.option("--exits", metavar="LIST", help="Recorded exits to enable, e.g. 0,2,5; the final one always is.")
+@load_options
+@device_options
+@click.option("--replications", type=int, default=1, metavar="R", show_default=True)
+@click.option("--out", metavar="DIR", help="Write comparison.parquet and plots into a folder.")
+@format_option
+@example(
+    "eesim compare -w ecg-mitbih -p stm32l4r5-xcubeai,raspberry-pi-5-litert --accuracy-drop 1% --arrivals poisson:2/s",
+    "eesim compare -w ecg-mitbih -m max-softmax,entropy,my_rule.py --out results/compare",
+)
+def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None:
+    """All mechanisms side by side, each tuned to the same loss of accuracy.
+
+    Tuning looks at the calibration split only; figures are from the test split. A mechanism that does not pay on a device
+    is shown as what tuning came to, "= static".
+    """
+    from eesim.explore.compare import comparison, rules
+    from eesim.explore.space import named
+    from eesim.bundled import profile_names
+    from eesim.result import flatten
+    from eesim.simulation import cached_profile
+
+    chosen, devices = names(mechanisms), [cached_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
+    rows, summaries, warnings = [], [], {}
+    with progress(len(devices) * len(rules(chosen)), "comparing") as done:
+        for result, asked in comparison(workload, devices, chosen, exits=parse_exits(exits), **options):
+            summary = result.summary()
+            rows.append({**flatten({key: value for key, value in summary.items() if key != "tuned"}), "mechanism": asked, "runs_as": summary["mechanism"]})
+            rows[-1]["parameters"] = summary["parameters"]
+            summaries.append({**summary, "mechanism": asked, "runs_as": summary["mechanism"]})
+            warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in result.warnings)
+            done(1)
+    for warning in warnings:
+        log(f"warning: {warning}")
+    if out:
+        from eesim.plot.files import write_comparison
+
+        for path in write_comparison(rows, out):
+            log(f"wrote {path}")
+    if form == "json":
+        from eesim.report.plain import to_json
+
+        emit(to_json(summaries))
+    elif form == "csv":
+        from eesim.report.plain import to_csv
+
+        emit(to_csv(rows))
+    else:
+        from eesim.report.figures import print_comparison
+
+        drop, metric = options["accuracy_drop"], options["metric"].replace("_", " ")
+        print_comparison(rows, f"{rows[0]['workload']}, {rows[0]['arrivals']}, tuned for {options['objective']} within {drop} of static {metric}; exits in %")

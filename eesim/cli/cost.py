@@ -1,0 +1,66 @@
+"""`eesim cost`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from eesim.cli.options import device_options, emit, example, format_option, log
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--profile", "-p", required=True, metavar="P", help="Bundled name or YAML file.")
+@device_options
+@format_option
+@example("eesim cost network.onnx --profile stm32l4r5-xcubeai", "eesim cost workloads/ecg-mitbih/network.yaml -p h200 --format json")
+def cost(models, profile, operating_point, data_type, form) -> None:
+    """What each layer of a network costs on a device, without exits or load.
+
+    A multi-exit network is priced whole: all segments and all heads. Operators without a cost rule are named in a warning
+    that says what was assumed.
+    """
+    from eesim.cost import cost_record, price_network
+    from eesim.simulation import cached_profile
+
+    records = []
+    for model in models:
+        priced = price_network(_network(model), cached_profile(profile), operating_point, data_type)
+        for warning in priced.warnings:
+            log(f"warning: {warning}")
+        records.append({"file": model, **cost_record(priced)} if len(models) > 1 else cost_record(priced))
+    if form == "json":
+        from eesim.report.plain import to_json
+
+        emit(to_json(records if len(models) > 1 else records[0]))
+    elif form == "csv":
+        from eesim.report.plain import to_csv
+
+        emit(to_csv([{"file": model, **layer} for model, record in zip(models, records, strict=True) for layer in record["layers"]]))
+    else:
+        from eesim.report.figures import print_cost
+
+        for model, record in zip(models, records, strict=True):
+            print_cost(model, record)
+
+
+def _network(model: str):
+    from eesim.bundled import workload_names
+    from eesim.errors import BadInput
+    from eesim.network import read_network
+
+    path = Path(model)
+    if model in workload_names():
+        from eesim.bundled import data_folder
+
+        path = data_folder("workloads") / model / "network.yaml"
+    if not path.is_file():
+        raise BadInput("no such model", file=model)
+    if path.suffix == ".onnx":
+        from eesim.network.onnx_import import import_onnx
+
+        return import_onnx(path)
+    if path.suffix in (".yaml", ".yml"):
+        return read_network(path)
+    raise BadInput(f"'{path.suffix}' is not a known kind of model; choose .onnx or .yaml", file=model)

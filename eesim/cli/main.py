@@ -1,0 +1,84 @@
+"""The `eesim` command. Verbs are imported when they are used, so that help comes at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from eesim.errors import EesimError, choose
+
+VERBS = {
+    "run": "Replay one workload on one device under one mechanism.",
+    "compare": "All mechanisms side by side, tuned to the same loss of accuracy.",
+    "sweep": "Every point of a design space, stored and resumable, with plots.",
+    "plan": "Which device, mechanism and thresholds meet my constraints?",
+    "cost": "What each layer of a network costs on a device, without exits or load.",
+    "profiles": "The devices: list, show, check.",
+    "workloads": "The recorded workloads: list, show.",
+    "trace": "Exit traces: check, show, convert.",
+    "bench": "How fast eesim is on this machine, as ratios, with the check that results are equal.",
+}
+
+EPILOG = """\b
+First steps:
+  eesim workloads list
+  eesim run --workload ecg-mitbih --profile stm32l4r5-xcubeai --mechanism max-softmax --set threshold=0.8
+  eesim plan --workloads ecg-mitbih --rate 2/s --min-accuracy 0.92 --max-p99 100ms --fits"""
+
+
+class Verbs(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return getattr(importlib.import_module(f"eesim.cli.{name}"), name) if name in VERBS else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f"unknown verb '{args[0]}'; {choose(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="eesim", prog_name="eesim")
+def cli() -> None:
+    """Hardware simulator and design-space explorer for early-exit neural networks.
+
+    Replays what the exits of a network said about recorded samples on a device, under a decision mechanism and a load:
+    accuracy, latency, energy and queueing together.
+    """
+
+
+def main() -> None:
+    """Entry point. Exit status 0 done, 1 a constraint cannot be met, 2 bad input (one line on stderr), 130 interrupted."""
+    try:
+        status = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        status = _complain(error.format_message(), 2)
+    except EesimError as error:
+        status = _complain(str(error), error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        status = _complain("interrupted; finished parts of a sweep are kept, the same command continues it", 130)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except MemoryError:
+        status = _complain("not enough memory; ask for fewer requests or points", 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"eesim: {' '.join(text.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,77 @@
+"""`eesim profiles`."""
+
+from __future__ import annotations
+
+import click
+
+from eesim.cli.options import emit, example, format_option
+from eesim.errors import BadInput
+
+
+@click.group()
+@example("eesim profiles list", "eesim profiles show stm32l4r5-xcubeai", "eesim profiles check my-board.yaml")
+def profiles() -> None:
+    """The devices: what is bundled, what is known about each, and whether a profile of your own is complete."""
+
+
+@profiles.command("list")
+@format_option
+@example("eesim profiles list --format json")
+def list_profiles(form) -> None:
+    """Bundled devices, a line each."""
+    from eesim.bundled import profile_names
+    from eesim.hardware import load_profile
+    from eesim.report.plain import to_csv, to_json
+    from eesim.report.table import print_table
+
+    rows = []
+    for name in profile_names():
+        profile = load_profile(name)
+        point = profile.point()
+        rows.append({
+            "name": name, "title": profile.title, "class": profile.device_class, "core": profile.core, "runtime": profile.runtime,
+            "clock_mhz": point.clock_mhz, "data_type": profile.data_type, "operating_points": ", ".join(profile.operating_points),
+            "weakest_source": profile.worst_source, "file": profile.path.name,
+        })  # fmt: skip
+    if form == "table":
+        shown = {"name": "name", "class": "class", "core": "core", "clock_mhz": "MHz", "data_type": "type", "operating_points": "operating points"}
+        print_table(rows, shown)
+    else:
+        emit(to_json(rows) if form == "json" else to_csv(rows))
+
+
+@profiles.command("show")
+@click.argument("profile")
+@format_option
+@example("eesim profiles show h200")
+def show(profile, form) -> None:
+    """Everything a profile says, and where each number comes from."""
+    from eesim.hardware import load_profile
+    from eesim.report.figures import print_profile
+    from eesim.report.plain import to_csv, to_json
+    from eesim.result import flatten
+
+    device = load_profile(profile)
+    data = device.data.model_dump()
+    if form == "table":
+        print_profile(device)
+    else:
+        emit(to_json(data) if form == "json" else to_csv([flatten(data)]))
+
+
+@profiles.command("check")
+@click.argument("files", nargs=-1, metavar="[PROFILE]...")
+@example("eesim profiles check", "eesim profiles check my-board.yaml")
+def check(files) -> None:
+    """Check profiles: schema, a cost for every layer kind, a source for every number. All bundled ones by default."""
+    from eesim.bundled import profile_names
+    from eesim.hardware import load_profile
+    from eesim.hardware.profile import check_profile
+
+    for name in files or profile_names():
+        profile = load_profile(name)
+        found = check_profile(profile)
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise BadInput(f"{found[0]}{more}", file=profile.path)
+        print(f"{profile.name}: complete")

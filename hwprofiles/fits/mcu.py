@@ -1,0 +1,132 @@
+"""Documents of the microcontroller profiles: rates and power from the pooled fits, and the errors they state."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from eesim.hardware.fit import error_statistics, rates_by_kind
+from eesim.hardware.models.linear import Parameters, price
+from eesim.hardware.profile import OperatingPoint
+from fits.document import assemble, named, source
+from fits.mlperf_tiny import DEPTHWISE, SYSTEMS, Pool
+from fits.reference_networks import NETWORKS, load_networks
+
+DATA_TYPE = "int8"
+REPOSITORIES = {
+    "v0.5": "mlcommons/tiny_results_v0.5 at d75aef6",
+    "v0.7": "mlcommons/tiny_results_v0.7 at 64623f4",
+    "v1.0": "mlcommons/tiny_results_v1.0 at c7761cf",
+    "v1.1": "mlcommons/tiny_results_v1.1 at c32ef94",
+}
+PROFILES = {system[0]: system[1] for system in SYSTEMS if system[0]}
+"""Profile -> pool, in the order of the table of systems."""
+_EXPECTED = "the depthwise rate was expected near {} times the arithmetic rate ({}), then fitted"
+_FIXED = (
+    "a depthwise MAC, beside its bytes, fixed at {} dense ones: near the best of 1 to 6 by leave-one-out; per-layer logs: 2.8 (MobileNet-v2 in "
+    "the TensorFlow Lite Micro model runner of NXP's eIQ, Cortex-M7) to 4.6 (README of espressif/esp-nn at 0798b58, optimised), bytes included"
+)
+DEPTHWISE_ORIGIN = {
+    "xcubeai": _FIXED.format(DEPTHWISE["xcubeai"]),
+    "cmsis-nn": _FIXED.format(DEPTHWISE["cmsis-nn"]),
+    "gap9": _EXPECTED.format(16, "the NE16 takes 16 input channels at a time"),
+    "ndp120": _EXPECTED.format(DEPTHWISE["ndp120"], "per-layer logs of microcontrollers"),
+}
+
+
+def documents(rows: list[dict], traces: Path | None = None) -> list[tuple[dict, list[dict]]]:
+    """Each profile as a document, with its rows of the error table. `rows` is the published table, `traces` is `power_traces.csv`
+    (without it, idle powers are 0)."""
+    pools = {name: Pool(name, rows) for name in dict.fromkeys(PROFILES.values())}
+    idle = _active_idle(traces) if traces else {}
+    return [_document(name, pools[pool], idle) for name, pool in PROFILES.items()]
+
+
+def predict(document: dict, point: str) -> tuple[np.ndarray, np.ndarray]:
+    """Latency in ms and energy in uJ of the four reference networks, by the document's rounded coefficients: plain sums over layers."""
+    parameters = Parameters.model_validate(document["cost_model"])
+    place = OperatingPoint.model_validate(document["operating_points"][point])
+    costs = [[price(layer, DATA_TYPE, parameters, place) for layer in network.layers] for network in load_networks().values()]
+    return np.array([sum(c.ns for c in cost) * 1e-6 for cost in costs]), np.array([sum(c.nj for c in cost) * 1e-3 for cost in costs])
+
+
+def _document(name: str, pool: Pool, idle: dict[tuple, float]) -> tuple[dict, list[dict]]:
+    systems = {system[7]: index for index, system in enumerate(pool.systems) if system[0] == name}
+    default = next(iter(systems))
+    power = {}
+    for point, system in systems.items():
+        dense, rest, full = pool.power_mw[system]
+        active = {"default": rest, "conv": dense, "fully_connected": full, "matmul": full, "recurrent": full}
+        power[point] = {"active_mw": active, "idle_mw": idle.get(pool.systems[system][4:7], 0.0)}
+
+    def build(cycles_per_ms: float, sources: list[dict]) -> dict:
+        rates = rates_by_kind(pool.recipe.terms, pool.coefficients[systems[default]] * cycles_per_ms)
+        return assemble(name, {"model": "linear", "time_unit": "cycles", "data_types": {DATA_TYPE: rates}}, power, sources)
+
+    cycles_per_ms = 1e3 * build(1.0, [])["operating_points"][default]["clock_mhz"]
+    document = build(cycles_per_ms, [])
+    errors, table = _errors(name, document, pool, systems)
+    return build(cycles_per_ms, _sources(pool, systems, errors)), table
+
+
+def _errors(name: str, document: dict, pool: Pool, systems: dict[str, int]) -> tuple[dict[str | None, dict[str, float]], list[dict]]:
+    """Stated errors: of the cost model under None, of each operating point's energy under its name; and rows for the printed table."""
+    stated: dict[str | None, dict[str, float]] = {}
+    table = []
+    for point, system in systems.items():
+        latency, energy = predict(document, point)
+        held_latency, held_energy = pool.held_out(system)
+        alone_latency, alone_energy = pool.held_out(system, alone=True)
+        if not stated:
+            stated[None] = {
+                **named("latency_in_sample", error_statistics(latency, pool.latency_ms[system])),
+                **named("latency_leave_one_out", error_statistics(held_latency, pool.latency_ms[system])),
+                **named("latency_unseen_network", error_statistics(pool.unseen(system), pool.latency_ms[system])),
+            }
+        stated[point] = {
+            **named("energy_in_sample", error_statistics(energy, pool.energy_uj[system])),
+            **named("energy_leave_one_out", error_statistics(held_energy, pool.energy_uj[system])),
+        }
+        for what, measured, fitted, held, alone in (
+            ("latency", pool.latency_ms[system], latency, held_latency, alone_latency),
+            ("energy", pool.energy_uj[system], energy, held_energy, alone_energy),
+        ):
+            errors = {"held_out": held / measured - 1, "alone": alone / measured - 1, "in_sample": fitted / measured - 1}
+            table.append({"profile": name, "point": point, "what": what, "networks": NETWORKS, **errors})
+    return stated, table
+
+
+def _sources(pool: Pool, systems: dict[str, int], errors: dict[str | None, dict[str, float]]) -> list[dict]:
+    def logs(index: int) -> str:
+        round_, submitter, system = pool.systems[index][4:7]
+        return f"{REPOSITORIES[round_]}, closed/{submitter}/results/{system}"
+
+    default = next(iter(systems.values()))
+    others = sorted({" ".join(entry[4:7]) for index, entry in enumerate(pool.systems) if index != default})
+    entries = [
+        source(
+            "fitted",
+            f"latency of the performance runs, {logs(default)}; pooled with {', '.join(others)}; {DEPTHWISE_ORIGIN[pool.name]}. "
+            "Leave-one-out: the measurement and its repeats on the same board are hidden from the fit. Unseen network: hidden on all boards",
+            ["cost_model.*"],
+            errors[None],
+        )
+    ]
+    for point, index in systems.items():
+        power = f"energy of the inference windows divided by latency, {logs(index)}: one power for dense convolutions, one for fully connected layers"
+        idle = f"smallest 5th percentile between inference windows, median over networks, {logs(index)}/*/energy/trace1-energy.bin (1 kHz); awake"
+        entries.append(source("fitted", f"{power}, one for the rest", [f"operating_points.{point}.active_mw.*"], errors[point]))
+        entries.append(source("measured", idle, [f"operating_points.{point}.idle_mw"]))
+    return entries
+
+
+def _active_idle(traces: Path) -> dict[tuple, float]:
+    """Active-idle floor in mW by (round, submitter, system): median over networks of the smallest 5th percentile between windows."""
+    found: dict[tuple, list[float]] = {}
+    with traces.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            _, submitter, _, system = row["path"].split("/")[:4]
+            found.setdefault((row["round"], submitter, system), []).append(float(row["gap_p5_min_mW"]))
+    return {key: float(np.median(values)) for key, values in found.items()}

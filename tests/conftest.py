@@ -1,0 +1,26 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import builders  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def made_workload(tmp_path_factory):
+    """A made-up workload of 4 exits, 400 test samples in 3 streams."""
+    return builders.workload(tmp_path_factory.mktemp("workloads") / "made-up")
+
+
+@pytest.fixture(scope="session")
+def made_profile(tmp_path_factory):
+    """A made-up microcontroller."""
+    from eesim.hardware import load_profile
+
+    return load_profile(builders.write_profile(tmp_path_factory.mktemp("profiles")))
