@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -130,10 +131,9 @@ def _vector_step(typing_context, work, waiting, chosen, service, gaps, request, 
         zero = ir.Constant(long, [0] * WIDTH)
         at_work, at_waits = pointer(works, column, long), pointer(waited_so_far, column, long)
         left, waited = builder.load(at_work, align=8), builder.load(at_waits, align=8)
-        table = []
-        for exit in range(exits):
-            value = builder.load(builder.gep(table_of.data, [ir.Constant(bits, exit)]))
-            table.append(splat(builder.trunc(value, picked) if narrow else value, picked))
+        values = [builder.load(builder.gep(table_of.data, [ir.Constant(bits, exit)])) for exit in range(exits)]
+        values = [builder.trunc(value, picked) if narrow else value for value in values]
+        pick = _look_up if narrow and exits <= WIDTH and _has_avx512() else _select
         for index in range(together.count):
             row = builder.add(first, ir.Constant(bits, index))
             offset = builder.add(builder.mul(row, builder.extract_value(rows.shape, 1)), column)
@@ -141,13 +141,33 @@ def _vector_step(typing_context, work, waiting, chosen, service, gaps, request, 
             gap = splat(builder.load(builder.gep(spacing.data, [row])), bits)
             ahead = builder.call(larger, [builder.sub(left, gap), zero])
             waited = builder.add(waited, ahead)
-            taken = table[0]
-            for exit in range(1, exits):
-                reaches = builder.icmp_unsigned(">=", exit_of, ir.Constant(byte, [exit] * WIDTH))
-                taken = builder.select(reaches, table[exit], taken)
+            taken = pick(builder, exit_of, values, splat)
             left = builder.add(ahead, builder.zext(taken, long) if narrow else taken)
         builder.store(left, at_work, align=8)
         builder.store(waited, at_waits, align=8)
         return context.get_dummy_value()
 
     return types.void(work, waiting, chosen, service, gaps, request, lane, shape, together), generate
+
+
+def _select(builder, exit_of, values, splat):
+    """The service of each lane's exit: a chain of comparisons and selections, on any processor."""
+    taken = splat(values[0], values[0].type)
+    for exit in range(1, len(values)):
+        reaches = builder.icmp_unsigned(">=", exit_of, ir.Constant(exit_of.type, [exit] * WIDTH))
+        taken = builder.select(reaches, splat(values[exit], values[exit].type), taken)
+    return taken
+
+
+def _look_up(builder, exit_of, values, splat):
+    """The same as one permutation of a register that holds all services (vpermd)."""
+    vector = ir.VectorType(ir.IntType(32), WIDTH)
+    table = ir.Constant(vector, [0] * WIDTH)
+    for exit, value in enumerate(values):
+        table = builder.insert_element(table, value, ir.Constant(ir.IntType(32), exit))
+    permute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector, vector]), "llvm.x86.avx512.permvar.si.512")
+    return builder.call(permute, [table, builder.zext(exit_of, vector)])
+
+
+def _has_avx512() -> bool:
+    return bool(get_host_cpu_features().get("avx512f"))

@@ -91,11 +91,11 @@ def outcome_of(scenario: Scenario, engine: str, timeline: Timeline) -> Outcome:
     """Tally a run whose requests are all kept."""
     decided, requests, warmup = timeline.decided, scenario.requests, scenario.warmup
     places = len(decided)
-    kept = timeline.start >= 0
+    kept = slice(None) if scenario.capacity < 0 else timeline.start >= 0
     if scenario.capacity < 0 or kept.all():
         served = lap_counts(places, 0, requests)
         weights = lap_counts(places, warmup, requests) if warmup else served
-        arrival, start, response = timeline.arrival[warmup:], timeline.start[warmup:], timeline.response[warmup:]
+        counted: slice | np.ndarray = slice(warmup, None)
         dropped = 0
     else:
         place = lap_places(places, 0, requests)
@@ -104,8 +104,8 @@ def outcome_of(scenario: Scenario, engine: str, timeline: Timeline) -> Outcome:
         counted = kept.copy()
         counted[:warmup] = False
         weights = np.bincount(place[counted], minlength=places)
-        arrival, start, response = timeline.arrival[counted], timeline.start[counted], timeline.response[counted]
-    latency = Measured(response - arrival)
+    latency = Measured(lambda: timeline.response[counted] - timeline.arrival[counted])
+    wait = Measured(lambda: timeline.start[counted] - timeline.arrival[counted])
     late = int((latency.values > scenario.deadline_ns).sum()) if scenario.deadline_ns >= 0 else 0
     horizon = max(int(timeline.finish.max(initial=0)), 0)
-    return Outcome(scenario, engine, decided, weights, served, latency, Measured(start - arrival), dropped, late, horizon, lambda: timeline)
+    return Outcome(scenario, engine, decided, weights, served, latency, wait, dropped, late, horizon, lambda: timeline)

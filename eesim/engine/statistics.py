@@ -5,7 +5,7 @@ Percentiles are nearest rank (inverted CDF): the smallest value that at least q 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -37,10 +37,15 @@ class Durations:
 
 
 class Measured(Durations):
-    """Exact statistics of an int64 array; sorted once, when the first percentile is asked for."""
+    """Exact statistics of an int64 array, made and sorted when first asked for."""
 
-    def __init__(self, values: NDArray[np.int64]):
-        self.values = values
+    def __init__(self, values: Callable[[], NDArray[np.int64]]):
+        self._make = values
+
+    @cached_property
+    def values(self) -> NDArray[np.int64]:
+        """The durations."""
+        return self._make()
 
     @cached_property
     def _sorted(self) -> np.ndarray:

@@ -23,7 +23,7 @@ KINDS = (
 )
 """Kinds of layer that a hardware profile prices."""
 
-ITEM_BYTES = {"int8": 1, "uint8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4, "float32": 4}
+ITEM_BYTES = {"int8": 1, "uint8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4, "float32": 4}
 """Bytes of one stored number of each data type."""
 
 OPERATOR_KINDS = {

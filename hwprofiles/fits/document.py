@@ -38,7 +38,7 @@ def assemble(name: str, cost_model: dict, power: dict[str, dict], sources: list[
         "decision": facts["decision"],
         "notes": facts["notes"],
         "sources": [
-            *([source("datasheet", facts["memory_origin"], ["memory.*"])] if facts["memory"] else []),
+            *([source(facts.get("memory_kind", "datasheet"), facts["memory_origin"], ["memory.*"])] if facts["memory"] else []),
             *([source("datasheet", facts["points_origin"], clocks)] if "points_origin" in facts else []),
             *(source("assumed", reason, covers) for reason, covers in patterns),
             *sources,
