@@ -7,7 +7,7 @@ import numpy as np
 from eesim.mechanisms.base import STOP
 
 
-def decide(step, observed, streams, memory, scratch_size, parameters):
+def decide(step, observed, streams, memory, scratch_size, parameters, remembers=False):
     """Twin of `mechanisms._deciding.decider`: ask one sample after the other. Returns visited, answered, exit, class."""
     rows = []
     last = observed.shape[1] - 1
@@ -15,7 +15,7 @@ def decide(step, observed, streams, memory, scratch_size, parameters):
         scratch, answer = np.zeros(scratch_size), np.full(2, -1, np.int64)
         situation = np.array([0.0, np.inf, np.inf])
         visits, answered, exit = [], None, -1
-        while True:
+        while exit != last or remembers:
             following = step(exit, observed[sample], scratch, memory[streams[sample]], parameters, situation, answer)
             if exit >= 0 and answer[1] >= 0 and answered is None:
                 answered = set(visits)

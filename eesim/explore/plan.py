@@ -92,6 +92,8 @@ class Plan:
     objective: str
     deployments: list[Deployment] = field(default_factory=list)
     rejected: list[Deployment] = field(default_factory=list)
+    bounds: list[Deployment] = field(default_factory=list)
+    """Static, first exit, oracle and constant answer on the device of the best deployment of each workload."""
     candidates: int = 0
 
     def record(self) -> dict[str, Any]:
@@ -106,6 +108,7 @@ class Plan:
             "candidates": self.candidates,
             "deployments": [plain(item) for item in self.deployments],
             "rejected": [plain(item) for item in self.rejected],
+            "bounds": [plain(item) for item in self.bounds],
         }
 
 
@@ -194,7 +197,23 @@ def plan(
             if progress:
                 progress(1)
     result.deployments.sort(key=lambda item: _rank(item.summary, objective))
+    for workload in chosen:
+        best = next((item for item in [*result.deployments, *result.rejected] if item.candidate.workload is workload), None)
+        if best is not None:
+            result.bounds += _bounds(best.candidate, load, result.constraints)
     return result
+
+
+def _bounds(best: Candidate, load: Load, constraints: list[Constraint]) -> list[Deployment]:
+    """The bounds every table holds, on the device of `best`, with all exits."""
+    found = []
+    for name in mechanism_names():
+        rule = load_mechanism(name)
+        if rule.bound:
+            exits = best.workload.enabled()
+            values = settle(rule, {}, best.workload, best.workload.view("test", exits))
+            found.append(replay(replace(best, exits=exits, mechanism=rule, values=values), load, constraints))
+    return found
 
 
 def _rank(summary: dict[str, Any], objective: str) -> float:

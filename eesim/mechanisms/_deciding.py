@@ -29,7 +29,8 @@ def decider(step):
     function, mark = jittable(step), fingerprint(step)
 
     @njit(cache=True)
-    def decide(observed, streams, memory, scratch, parameters, visited, answered, exits, classes):
+    def decide(observed, streams, memory, scratch, parameters, remembers, written):
+        visited, answered, exits, classes = written
         situation = np.array([0.0, np.inf, np.inf])
         answer = np.empty(2, np.int64)
         last = observed.shape[1] - 1
@@ -38,7 +39,7 @@ def decider(step):
             answer[:] = -1
             carried = memory[streams[sample]]
             exit, mask, left = -1, 0, -1
-            while True:
+            while exit != last or remembers:
                 following = STOP if mark == 0 else function(exit, observed[sample], scratch, carried, parameters, situation, answer)
                 if exit >= 0 and answer[1] >= 0 and left < 0:
                     left = mask
@@ -61,14 +62,13 @@ def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> De
         raise BadInput(f"{exits} exits; at most {MOST_EXITS} can be decided")
     observed = observations(mechanism, view)
     streams, memory = carried_state(mechanism, view)
-    visited, answered = np.empty(samples, np.int64), np.empty(samples, np.int64)
-    exit, label = np.empty(samples, np.int64), np.empty(samples, np.int64)
-    scratch = np.zeros(max(mechanism.scratch, 1))
+    written = tuple(np.empty(samples, np.int64) for _ in range(4))
+    scratch, remembers = np.zeros(max(mechanism.scratch, 1)), mechanism.state in ("stream", "global")
     try:
-        decider(step_of(mechanism))(observed, streams, memory, scratch, mechanism.pack(values, view), visited, answered, exit, label)
+        decider(step_of(mechanism))(observed, streams, memory, scratch, mechanism.pack(values, view), remembers, written)
     except NumbaError as error:
         raise cannot_compile(mechanism, error) from None
-    return assemble(view, visited, answered, exit, label)
+    return assemble(view, *written)
 
 
 def assemble(view: TraceView, visited: np.ndarray, answered: np.ndarray, exit: np.ndarray, label: np.ndarray, rows: np.ndarray | None = None) -> Decisions:

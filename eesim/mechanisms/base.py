@@ -18,7 +18,8 @@ compile (plain Python is compiled for you):
                 [1] the exit whose answer leaves now although computing goes on, -1 = the last one evaluated
 
 The returned head may lie beyond `exit + 1` (heads between are skipped and cost nothing) or before it (its segment has run
-already; only its head is paid). After the last exit the answer is given without asking.
+already; only its head is paid). After the last exit the answer is given whatever the step says: it is called there only
+for mechanisms with state across samples, so that they can write it, and what it returns is ignored.
 
 How mechanisms with more state sit in this protocol:
 

@@ -176,18 +176,22 @@ def print_plan(plan: Plan, top: int) -> None:
                 parts.append(f"{WORDS[constraint.name]} {shown}")
         return "; ".join(parts)
 
-    rows = []
-    for item in plan.deployments[:top]:
+    def row(item: Any) -> dict[str, Any]:
         summary = item.summary
-        rows.append({
+        return {
             **comparison_row({**_flat(summary)}), "exits_used": ",".join(map(str, summary["exits"])), "margin": margin(item), "workload": summary["workload"],
             "flash": item.memory["flash_kib"], "sram": item.memory["sram_kib"],
-        })  # fmt: skip
-    if rows:
-        columns = {key: COMPARISON[key] for key in ("profile", "rule")} | {"exits_used": "exits"}
-        columns |= {key: COMPARISON[key] for key in ("accuracy", "balanced", "latency", "p99", "active", "energy", "utilization")}
-        many = len({row["workload"] for row in rows}) > 1
-        print_table(rows, ({"workload": "workload"} if many else {}) | columns | {"flash": "flash KiB", "sram": "RAM KiB", "margin": "to spare"}, f"Deployments, best {plan.objective} first")
+        }  # fmt: skip
+
+    columns = {key: COMPARISON[key] for key in ("profile", "rule")} | {"exits_used": "exits"}
+    columns |= {key: COMPARISON[key] for key in ("accuracy", "balanced", "latency", "p99", "active", "energy", "utilization")}
+    if len({item.summary["workload"] for item in [*plan.deployments, *plan.rejected]}) > 1:
+        columns = {"workload": "workload"} | columns
+    if plan.deployments:
+        more = {"flash": "flash KiB", "sram": "RAM KiB", "margin": "to spare"}
+        print_table([row(item) for item in plan.deployments[:top]], columns | more, f"Deployments, best {plan.objective} first")
+    if plan.bounds:
+        print_table([row(item) for item in plan.bounds], columns, "Bounds, whatever the constraints")
     for item in plan.rejected:
         summary = item.summary
         rule = f"{summary['mechanism']} {parameters(summary['parameters'])}".strip()
