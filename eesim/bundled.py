@@ -6,9 +6,10 @@ package. A name is looked up among them; anything that looks like a path is take
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from eesim.errors import BadInput, unknown
+from eesim.errors import BadInput, nearest, unknown
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -48,8 +49,10 @@ def _find(name: str | Path, what: str, known: list[str], place) -> Path:
     if text in known:
         return place(text)
     path = Path(text)
-    if path.exists() and (path.is_absolute() or "/" in text or "\\" in text or path.suffix in (".yaml", ".yml") or path.is_dir()):
+    like_a_path = "/" in text or "\\" in text or path.suffix in (".yaml", ".yml")
+    if text and (os.path.exists(text) if like_a_path else os.path.isdir(text)):
         return path
-    if "/" in text or "\\" in text or path.suffix in (".yaml", ".yml"):
-        raise BadInput(f"no such {what} file or folder", file=text)
+    if like_a_path:
+        close = nearest(path.name, known)
+        raise BadInput(f"no such {what} file or folder" + (f"; did you mean the bundled {what} '{close[0]}'?" if close else ""), file=text)
     raise unknown(what, text, known)

@@ -22,7 +22,7 @@ class BadInput(EesimError):
 
     def __init__(self, problem: str, *, file: object = None, field: str | None = None):
         self.problem, self.file, self.field = " ".join(str(problem).split()), file, field
-        where = [str(part) for part in (file, field) if part not in (None, "")]
+        where = [" ".join(str(part).splitlines()) for part in (file, field) if part not in (None, "")]
         super().__init__(": ".join([*where, self.problem]))
 
 

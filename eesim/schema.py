@@ -6,6 +6,7 @@ the key that carries it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,21 +25,23 @@ class Strict(BaseModel):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Safe YAML loader that refuses a key written twice in one mapping."""
+    """Safe YAML loader that refuses a key written twice in one mapping and reads `1e-3` as a number, as YAML 1.2 does."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    loader.flatten_mapping(node)
-    result: dict = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in result:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is written twice", key_node.start_mark)
-        result[key] = loader.construct_object(value_node, deep=True)
-    return result
+    written = set()
+    for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+        if key_node.value in written:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{key_node.value}' is written twice", key_node.start_mark)
+        written.add(key_node.value)
+    loader.flatten_mapping(node)  # after the check: a key may override the one that `<<` brings
+    return {loader.construct_object(key, deep=True): loader.construct_object(value, deep=True) for key, value in node.value}
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789"))
 
 
 def read_yaml(path: str | Path) -> dict:
@@ -50,7 +53,7 @@ def read_yaml(path: str | Path) -> dict:
         raise BadInput(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=path) from None
     try:
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, for example
         mark = getattr(error, "problem_mark", None)
         raise BadInput(f"not valid YAML: {getattr(error, 'problem', error)}", file=path, field=f"line {mark.line + 1}" if mark else None) from None
     if not isinstance(data, dict):
@@ -63,7 +66,11 @@ def validate(model: type[Model], data: Any, file: object, prefix: str = "") -> M
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _explain(model, data, error.errors()[0], file, prefix) from None
+        errors = error.errors()
+        first = errors[0]
+        if first["type"] == "missing":  # the missing key may be there under a wrong name
+            first = next((other for other in errors if other["type"] == "extra_forbidden" and other["loc"][:-1] == first["loc"][:-1]), first)
+        raise _explain(model, data, first, file, prefix) from None
 
 
 def _explain(model: type[BaseModel], data: Any, error: dict, file: object, prefix: str) -> BadInput:
@@ -82,7 +89,8 @@ def _explain(model: type[BaseModel], data: Any, error: dict, file: object, prefi
     if kind == "missing":
         return BadInput("this key is missing", file=file, field=field)
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    shown = "" if isinstance(value, (dict, list)) or kind == "value_error" else f", got {value!r}"
+    got = "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+    shown = "" if kind == "value_error" else f", got {got}"
     if isinstance(value, str) and "number" in message:
         shown += " (the unit belongs in the key, the value is a plain number)"
     return BadInput(f"{message}{shown}", file=file, field=field)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 
 from eesim.errors import BadInput, nearest
 
@@ -17,10 +18,14 @@ DURATION_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "min
 RATE_HZ = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "/d": 1 / 86400, "Hz": 1.0, "kHz": 1e3}
 ENERGY_MJ = {"nJ": 1e-6, "uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}
 
+LONGEST_RANGE = 1_000_000
+"""Most values that a range `a:b:n` may ask for."""
+
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\s\d].*?)?\s*")
 
 
-def _quantity(text: object, units: Mapping[str, float], what: str, example: str) -> tuple[float, float]:
+def _quantity(text: object, units: Mapping[str, float], what: str, example: str) -> tuple[str, float, float]:
+    """The number as written, its value and the scale of its unit."""
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
         raise BadInput(f"{what} '{text}' is not a number with a unit; write for example '{example}'")
@@ -31,9 +36,9 @@ def _quantity(text: object, units: Mapping[str, float], what: str, example: str)
         hint = nearest(unit, units)
         raise BadInput(f"{what} '{text}' has unknown unit '{unit}'; " + (f"did you mean '{hint[0]}'?" if hint else f"choose one of {', '.join(units)}"))
     value = float(number)
-    if not math.isfinite(value):
-        raise BadInput(f"{what} '{text}' is not finite; write for example '{example}'")
-    return value, units[unit]
+    if not math.isfinite(value * units[unit]):
+        raise BadInput(f"{what} '{text}' is too large to be a number; write for example '{example}'")
+    return number, value, units[unit]
 
 
 def duration_ns(text: object, what: str = "duration", *, positive: bool = False) -> int:
@@ -41,18 +46,19 @@ def duration_ns(text: object, what: str = "duration", *, positive: bool = False)
 
     Raises BadInput without a unit, below zero (or at zero when `positive`), or beyond int64.
     """
-    value, scale = _quantity(text, DURATION_NS, what, "20ms")
-    nanoseconds = round(value * scale)
-    if nanoseconds < 0 or (positive and nanoseconds == 0):
-        raise BadInput(f"{what} '{text}' must be {'above' if positive else 'at least'} 0; write for example '20ms'")
-    if nanoseconds > INT64_MAX:
+    number, value, scale = _quantity(text, DURATION_NS, what, "20ms")
+    tiny, huge = abs(value) * scale < 0.25, value * scale > 2.0 * INT64_MAX
+    nanoseconds = 0 if tiny or huge else round(Fraction(number) * scale)  # exact: a float product can miss a tie
+    if value < 0 or (positive and nanoseconds == 0 and not huge):
+        raise BadInput(f"{what} '{text}' must be at least {'1 ns' if positive else '0'}; write for example '20ms'")
+    if huge or nanoseconds > INT64_MAX:
         raise BadInput(f"{what} '{text}' is longer than int64 nanoseconds can hold (292 years)")
     return nanoseconds
 
 
 def rate_hz(text: object, what: str = "rate") -> float:
     """``'50/s'`` -> 50.0 per second. Raises BadInput without a unit or when not above zero."""
-    value, scale = _quantity(text, RATE_HZ, what, "50/s")
+    _, value, scale = _quantity(text, RATE_HZ, what, "50/s")
     if value * scale <= 0:
         raise BadInput(f"{what} '{text}' must be above 0; write for example '50/s'")
     return value * scale
@@ -60,7 +66,7 @@ def rate_hz(text: object, what: str = "rate") -> float:
 
 def energy_mj(text: object, what: str = "energy") -> float:
     """``'1.5uJ'`` -> 0.0015 mJ. Raises BadInput without a unit or below zero."""
-    value, scale = _quantity(text, ENERGY_MJ, what, "1mJ")
+    _, value, scale = _quantity(text, ENERGY_MJ, what, "1mJ")
     if value < 0:
         raise BadInput(f"{what} '{text}' must be at least 0; write for example '1mJ'")
     return value * scale
@@ -74,7 +80,7 @@ def fraction(text: object, what: str = "fraction") -> float:
     except ValueError:
         raise BadInput(f"{what} '{text}' is not a number; write for example '1%' or '0.01'") from None
     if not 0 <= value <= 1:
-        raise BadInput(f"{what} '{text}' is outside 0 to 1 (0% to 100%)")
+        raise BadInput(f"{what} '{text}' is outside 0 to 1 (0% to 100%); write for example '1%' or '0.01'")
     return value
 
 
@@ -86,20 +92,23 @@ def numbers(text: object, what: str = "list") -> list[float]:
     values: list[float] = []
     for part in str(text).split(","):
         pieces = part.strip().split(":")
+        within = "" if part == str(text) else f" in '{text}'"
         try:
             if len(pieces) == 1:
                 values.append(float(pieces[0]))
             elif len(pieces) == 3:
                 low, high, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
-                if count < 1:
-                    raise BadInput(f"{what} '{part}' asks for {count} values; write a:b:n with n of at least 1")
-                values += [low + (high - low) * index / (count - 1) for index in range(count)] if count > 1 else [low]
+                if not 1 <= count <= LONGEST_RANGE:
+                    raise BadInput(f"{what} '{part}'{within} asks for {count} values; write a:b:n with n from 1 to {LONGEST_RANGE}")
+                values += [low + (high - low) * index / (count - 1) for index in range(count - 1)] + [high] if count > 1 else [low]
             else:
                 raise ValueError
         except ValueError:
-            raise BadInput(f"{what} '{part}' is neither a number nor a range a:b:n; write for example '0.5,0.9' or '0.5:0.99:50'") from None
+            raise BadInput(
+                f"{what} '{part}'{within} is neither a number nor a range a:b:n; write for example '0.5,0.9' or '0.5:0.99:50'"
+            ) from None
     if not all(math.isfinite(value) for value in values):
-        raise BadInput(f"{what} '{text}' holds a value that is not finite")
+        raise BadInput(f"{what} '{text}' holds a value that is not finite; write for example '0.5,0.9' or '0.5:0.99:50'")
     return values
 
 
@@ -108,7 +117,7 @@ def integers(text: object, what: str = "list") -> list[int]:
     values = numbers(text, what)
     for value in values:
         if value != int(value):
-            raise BadInput(f"{what} '{text}' holds {value:g}, which is not a whole number")
+            raise BadInput(f"{what} '{text}' holds {value:g}, which is not a whole number; write for example '0,2,5'")
     return [int(value) for value in values]
 
 
@@ -119,8 +128,8 @@ def round_half_even(value: float) -> int:
 
 def show_duration(nanoseconds: float) -> str:
     """1_500_000 -> ``'1.5 ms'``: three significant digits in the unit that suits."""
-    for unit in ("ns", "us", "ms", "s"):
-        if abs(nanoseconds) < 1000 or unit == "s":
+    for unit in ("ns", "us", "ms"):
+        if abs(nanoseconds) < 999.5:
             return f"{nanoseconds:.3g} {unit}"
         nanoseconds /= 1000
-    raise AssertionError("unreachable")
+    return f"{nanoseconds:.3g} s" if abs(nanoseconds) < 999.5 else f"{nanoseconds:.0f} s"

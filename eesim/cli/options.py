@@ -124,7 +124,7 @@ def log(text: str) -> None:
 
 @contextmanager
 def progress(total: int, what: str):
-    """A progress bar on stderr; yields a function to call with what was finished. Silent where stderr is not a terminal."""
+    """A progress bar on stderr that appears with the first thing finished; yields a function to call with what was finished."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -132,6 +132,13 @@ def progress(total: int, what: str):
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), transient=False,
     )  # fmt: skip
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+    task = bar.add_task(what, total=total)
+
+    def done(count: int) -> None:
+        bar.start()
+        bar.advance(task, count)
+
+    try:
+        yield done
+    finally:
+        bar.stop()

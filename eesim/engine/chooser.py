@@ -37,7 +37,7 @@ def run(scenario: Scenario, engine: str = "auto", *, keep: bool | None = None) -
     if streams and engine in ("lindley", "k-server"):
         from eesim.engine.streaming import stream
 
-        return stream(scenario)
+        return stream(scenario, lambda: run(scenario, engine, keep=True).timeline)
     timeline = {"lindley": _lindley, "k-server": _servers, "calendar": _calendar, "simpy": _oracle}[engine](scenario)
     return outcome_of(scenario, engine, timeline)
 

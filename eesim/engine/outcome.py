@@ -33,15 +33,11 @@ class Outcome:
     dropped: int
     late: int
     horizon_ns: int
-    build: Callable[[], Timeline] | None = field(default=None, repr=False)
+    build: Callable[[], Timeline] = field(repr=False)
 
     @cached_property
     def timeline(self) -> Timeline:
         """Per-request times, built on demand where the run did not need them."""
-        if self.build is None:
-            from eesim.engine.chooser import run
-
-            return run(self.scenario, keep=True).timeline
         return self.build()
 
     @cached_property

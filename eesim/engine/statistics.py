@@ -104,9 +104,9 @@ class Histogram(Durations):
 
     def add(self, values: np.ndarray) -> None:
         """Count the int64 `values`, none negative."""
-        from eesim.engine.streaming import count_logarithmically
+        from eesim.engine.binning import count_logarithmically  # compiled code is loaded only where it is needed
 
-        count_logarithmically(values, self.bins)
+        count_logarithmically(values, self.bins, BINS_PER_OCTAVE_BITS)
         self.total += values.size
         self.sum += exact_sum(values)
         self.maximum = max(self.maximum, int(values.max(initial=-1)))

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from numba import njit
 
 from eesim.arrivals import BLOCK
 from eesim.engine.lindley import closed_loop, lindley, servers
 from eesim.engine.outcome import Outcome, lap_counts, lap_places
-from eesim.engine.scenario import UNLIMITED, Scenario
-from eesim.engine.statistics import BINS_PER_OCTAVE_BITS, Histogram
+from eesim.engine.scenario import UNLIMITED, Scenario, Timeline
+from eesim.engine.statistics import Histogram
 
 
-@njit(cache=True)
-def count_logarithmically(values, bins):
-    """Count each value in the log histogram `bins`; values below 256 have a bin of their own."""
-    width = 1 << BINS_PER_OCTAVE_BITS
-    for value in values:
-        octave = 0
-        scaled = value
-        while scaled >= width << 16:
-            scaled >>= 16
-            octave += 16
-        while scaled >= 2 * width:
-            scaled >>= 1
-            octave += 1
-        bins[(octave << BINS_PER_OCTAVE_BITS) + scaled] += 1
-
-
-def stream(scenario: Scenario) -> Outcome:
-    """Run a scenario of the Lindley or k-server kind block by block and keep no request."""
+def stream(scenario: Scenario, build: Callable[[], Timeline]) -> Outcome:
+    """Run a scenario of the Lindley or k-server kind block by block and keep no request; `build` makes them if they are wanted."""
     decided, process = scenario.decided, scenario.process
     service, response = decided.service_ns, decided.response_ns
     latency, wait = Histogram(), Histogram()
@@ -76,7 +61,7 @@ def stream(scenario: Scenario) -> Outcome:
             late += int((latencies > scenario.deadline_ns).sum())
         first += size
     engine = "counts" if process.closed and scenario.servers == 1 else "lindley" if scenario.servers == 1 and not limited else "k-server"
-    return Outcome(scenario, engine, decided, weights, served_everywhere, latency, wait, dropped, late, last_finish)
+    return Outcome(scenario, engine, decided, weights, served_everywhere, latency, wait, dropped, late, last_finish, build)
 
 
 def _sizes(count: int):

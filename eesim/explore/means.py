@@ -14,6 +14,7 @@ from eesim.engine.lanes import waits
 from eesim.engine.outcome import weigh
 from eesim.engine.planes import tally
 from eesim.engine.scenario import Scenario
+from eesim.explore.rows import point_row
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import paths_by_exit
 from eesim.result import balanced_accuracy, energy_figures, share
@@ -46,8 +47,6 @@ def mean_rows(part: Part, scenarios: Sequence[Scenario], times: np.ndarray | Non
 
 
 def _rows(part, scenarios, counted, costs, waited, horizons) -> Iterator[dict[str, Any]]:
-    from eesim.explore.sweep import point_row
-
     first = scenarios[0]
     view, laps = first.view, first.requests // first.places
     labelled = view.class_counts

@@ -134,6 +134,7 @@ def _rules(mechanisms: Any) -> dict[Mechanism, dict[str, Sequence[Any]]]:
 
 
 def devices_of(profile: Profile, operating_points: Any) -> Iterator[Device]:
+    """The profile at its default operating point (None), at all it has ('all'), or at those named that it has."""
     if operating_points is None:
         yield Device(profile, profile.default_operating_point)
         return
@@ -143,6 +144,7 @@ def devices_of(profile: Profile, operating_points: Any) -> Iterator[Device]:
 
 
 def subsets_of(exits: Any, workload: Workload) -> list[tuple[int, ...]]:
+    """Sets of enabled exits: all of them (None), one set, several sets, or every subset ('subsets'), the largest first."""
     if exits is None:
         return [workload.enabled()]
     if isinstance(exits, str):

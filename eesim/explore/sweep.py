@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from eesim.engine.chooser import run
 from eesim.errors import BadInput, unknown
 from eesim.explore.means import mean_rows
+from eesim.explore.rows import point_row
 from eesim.explore.space import Part, Space, build_space, with_arrivals
 from eesim.explore.store import Study
 from eesim.mechanisms.base import Values
-from eesim.result import Result, flatten
+from eesim.result import Result
 from eesim.simulation import Load, cached_price, compile_scenario, overload, setting
 
 if TYPE_CHECKING:
@@ -125,19 +123,3 @@ def part_rows(part: Part, figures: str) -> Iterator[dict[str, Any]]:
                 verdicts = scenario.decided.verdicts
             result = Result((outcome,), setting(workload, price, part.mechanism, values, scenario, load), tuple(overload(outcome)))
             yield point_row(part, values, device, result.summary(), without_percentiles=figures == "means")
-
-
-def point_row(part: Part, values: Values, device: Any, summary: dict[str, Any], *, without_percentiles: bool = False) -> dict[str, Any]:
-    """One flat row. Parameters also stand as JSON; 'never' is infinity in their columns, lists stand in the JSON only."""
-    row = flatten({name: value for name, value in summary.items() if name not in ("parameters", "tuned", "confidence")})
-    if without_percentiles:
-        row |= {name: None for name in row if name.startswith(("latency_ms_p", "wait_ms_p")) or name == "latency_ms_max"}
-    parameters = {f"parameters_{name}": _number(value) for name, value in values.items()}
-    text = json.dumps({name: list(value) if isinstance(value, tuple) else value for name, value in values.items()})
-    return {"point": part.point_id(values, device), **row, "parameters": text, **parameters}
-
-
-def _number(value: Any) -> float | None:
-    if value == "never":
-        return float("inf")
-    return float(value) if isinstance(value, (int, float, np.number)) else None

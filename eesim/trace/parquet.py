@@ -18,13 +18,24 @@ from eesim.trace.trace import DIFFICULTY, SCHEMA_VERSION, SPLITS, ExitTrace, Tra
 
 HEADER_KEY = b"eesim.header"
 TRAINING_MODES = ("frozen", "joint", "distilled")
+_HEADER_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(("network", "split_rule", "recipe", "content_hash"), (str, "text")),
+    "dataset": (dict, "an object with name, licence and origin"),
+    "seed": (int, "a whole number"),
+    "tau_edge": ((int, float), "a number"),
+}
 
 
 def write_trace(trace: ExitTrace, path: str | Path) -> None:
-    """Write a trace; the header gets the content hash. The file appears whole or not at all."""
+    """Write a trace; the header gets the content hash. The file appears whole or not at all.
+
+    Raises BadInput for logits that are neither float16 nor float32, OSError where the file cannot be written.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if trace.logits.dtype not in (np.float16, np.float32):
+        raise BadInput(f"logits must be float16 or float32, are {trace.logits.dtype}", file=path, field="logits")
     columns: dict[str, Any] = {
         "sample_id": trace.sample_id.astype(np.int64),
         "stream_id": trace.stream_id.astype(np.int32),
@@ -40,9 +51,12 @@ def write_trace(trace: ExitTrace, path: str | Path) -> None:
     header |= header.pop("extra")
     table = pa.table(columns).replace_schema_metadata({HEADER_KEY: json.dumps(header).encode()})
     path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
-    pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6")
-    os.replace(unfinished, path)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_trace(path: str | Path) -> ExitTrace:
@@ -73,24 +87,32 @@ def _header(table, path: Path) -> TraceHeader:
         raise BadInput("the Parquet metadata lacks the key 'eesim.header', so this is no exit trace", file=path)
     try:
         data = json.loads(raw)
-        assert isinstance(data, dict)
-    except (ValueError, AssertionError):
-        raise BadInput("is not a JSON object", file=path, field="eesim.header") from None
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise BadInput("is not a JSON object", file=path, field="eesim.header")
     for key in ("schema_version", "network", "exits", "classes"):
         if key not in data:
             raise BadInput("this key is missing", file=path, field=f"eesim.header.{key}")
     if data["schema_version"] != SCHEMA_VERSION:
         raise BadInput(f"version {data['schema_version']} is not known; this eesim reads version {SCHEMA_VERSION}", file=path, field="eesim.header.schema_version")
     classes = data["classes"]
-    if isinstance(classes, int) and not isinstance(classes, bool) and classes > 0:
-        data["classes"] = [str(index) for index in range(classes)]
-    elif not (isinstance(classes, list) and len(classes) > 1):
-        raise BadInput(f"must be a list of at least two class names, got {classes!r}", file=path, field="eesim.header.classes")
-    if not isinstance(data["exits"], int) or data["exits"] < 1:
+    if isinstance(classes, int):
+        classes = range(classes)
+    if not (isinstance(classes, (list, range)) and len(classes) > 1 and all(isinstance(name, (str, int)) for name in classes)):
+        raise BadInput(f"must be a list of at least two class names, got {data['classes']!r}", file=path, field="eesim.header.classes")
+    data["classes"] = [str(name) for name in classes]
+    for place, name in enumerate(data["classes"]):
+        if name in data["classes"][:place]:
+            raise BadInput(f"the class name '{name}' is used twice", file=path, field="eesim.header.classes")
+    if type(data["exits"]) is not int or data["exits"] < 1:
         raise BadInput(f"must be a whole number of at least 1, got {data['exits']!r}", file=path, field="eesim.header.exits")
     mode = data.get("training_mode") or ""
     if mode and mode not in TRAINING_MODES:
         raise unknown("training mode", mode, TRAINING_MODES, file=path, field="eesim.header.training_mode")
+    for key, (kinds, what) in _HEADER_TYPES.items():
+        if data.get(key) is not None and (not isinstance(data[key], kinds) or isinstance(data[key], bool)):
+            raise BadInput(f"must be {what}, got {data[key]!r}", file=path, field=f"eesim.header.{key}")
     known = {item.name for item in fields(TraceHeader)} - {"extra"}
     values = {key: value for key, value in data.items() if key in known and value is not None}
     return TraceHeader(**values, extra={key: value for key, value in data.items() if key not in known})
@@ -99,6 +121,9 @@ def _header(table, path: Path) -> TraceHeader:
 def _check(table, path: Path) -> ExitTrace:
     header = _header(table, path)
     names = set(table.column_names)
+    if len(names) < table.num_columns:
+        repeated = next(name for name in table.column_names if table.column_names.count(name) > 1)
+        raise BadInput("there are two columns of this name", file=path, field=repeated)
     samples, classes = table.num_rows, len(header.classes)
     if samples == 0:
         raise BadInput("holds no samples", file=path)
@@ -107,8 +132,8 @@ def _check(table, path: Path) -> ExitTrace:
         if name not in names:
             raise BadInput(f"this column is missing; the file has {', '.join(sorted(names)[:12])}", file=path, field=name)
         data = table.column(name)
-        if str(data.type) not in kind.split("|"):
-            raise BadInput(f"must be of type {kind.replace('|', ' or ')}, is {data.type}", file=path, field=name)
+        if str(data.type).replace("float", "float32") != kind:
+            raise BadInput(f"must be of type {kind}, is {data.type}", file=path, field=name)
         if data.null_count:
             raise BadInput(f"row {_first_null(data)}: is null", file=path, field=name)
         return np.from_dlpack(_one_chunk(data))
@@ -122,26 +147,25 @@ def _check(table, path: Path) -> ExitTrace:
     if not (split == "test").any():
         raise BadInput("no row is of the test split; results are reported on it", file=path, field="split")
     _first((label < -1) | (label >= classes), path, "label", lambda row: f"{label[row]} is outside -1 (unknown) to {classes - 1}")
+    _first(time_ns < 0, path, "time_ns", lambda row: f"{time_ns[row]} is negative")
     order = np.argsort(stream_id, kind="stable")
     same_stream = stream_id[order][1:] == stream_id[order][:-1]
     backwards = np.flatnonzero(same_stream & (np.diff(time_ns[order]) < 0))
     if backwards.size:
         row = int(order[backwards + 1].min())
         raise BadInput(f"row {row}: {time_ns[row]} is earlier than the row before it in stream {stream_id[row]}; rows must be in time order", file=path, field="time_ns")
-    _first(time_ns < 0, path, "time_ns", lambda row: f"{time_ns[row]} is negative")
-    unique, counts = np.unique(sample_id, return_counts=True)
-    if unique.size < samples:
-        repeated = unique[counts > 1][0]
-        raise BadInput(f"row {int(np.flatnonzero(sample_id == repeated)[1])}: id {repeated} is used twice", file=path, field="sample_id")
+    again = np.ones(samples, bool)
+    again[np.unique(sample_id, return_index=True)[1]] = False
+    _first(again, path, "sample_id", lambda row: f"id {sample_id[row]} is used twice")
 
     recorded = sum(name.startswith("logits_") for name in names)
     if recorded != header.exits:
         raise BadInput(f"the header says {header.exits} exits, the file has {recorded} logits columns", file=path, field="eesim.header.exits")
     logits = np.stack([_logits(table, f"logits_{index}", classes, path) for index in range(header.exits)])
-    difficulty = {name: column(f"difficulty_{name}", "float") for name in DIFFICULTY if f"difficulty_{name}" in names}
-    for name, values in difficulty.items():
-        _first(~np.isfinite(values), path, f"difficulty_{name}", lambda row, values=values: f"{values[row]} is not a finite number")
-    gates = {index: column(f"gate_{index}", "float") for index in range(header.exits) if f"gate_{index}" in names}
+    difficulty = {name: column(f"difficulty_{name}", "float32") for name in DIFFICULTY if f"difficulty_{name}" in names}
+    gates = {index: column(f"gate_{index}", "float32") for index in range(header.exits) if f"gate_{index}" in names}
+    for name, values in [*((f"difficulty_{name}", found) for name, found in difficulty.items()), *((f"gate_{index}", found) for index, found in gates.items())]:
+        _first(~np.isfinite(values), path, name, lambda row, values=values: f"{values[row]} is not a finite number")
     return ExitTrace(header, sample_id, stream_id, time_ns, split, label, logits, difficulty, gates)
 
 
