@@ -14,6 +14,7 @@ from eesim.cost import MechanismCost, NetworkCost, price_network
 from eesim.engine.planes import tally
 from eesim.errors import BadInput, unknown
 from eesim.hardware.profile import Profile, load_profile
+from eesim.mechanisms._deciding import decide
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Mechanism, Values, paths_by_exit
 from eesim.mechanisms.registry import load_mechanism
@@ -209,7 +210,7 @@ def _evaluate_bars(view: TraceView, mechanism: ThresholdMechanism, bars: np.ndar
 
 
 def _evaluate_one(view: TraceView, mechanism: Mechanism, values: Values, cost: MechanismCost) -> tuple:
-    decisions = mechanism.decide(view, values)
+    decisions = decide(mechanism, view, values)
     paths = cost.paths(decisions.paths)
     shares = np.bincount(decisions.path, minlength=len(decisions.paths)) / len(view)
     right = score_answers(decisions.prediction, view.label) == 1

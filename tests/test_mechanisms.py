@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from eesim.errors import BadInput
 from eesim.mechanisms import STOP, Mechanism, Parameter, load_mechanism, mechanism_names
-from eesim.mechanisms._deciding import carried_state, decide_in_order, observations, step_of
+from eesim.mechanisms._asking import carried_state, decide_in_order, observations, step_of
 from eesim.trace import TraceView
 
 

@@ -8,7 +8,7 @@ from eesim.mechanisms.base import STOP
 
 
 def decide(step, observed, streams, memory, scratch_size, parameters, remembers=False):
-    """Twin of `mechanisms._deciding.decider`: ask one sample after the other. Returns visited, answered, exit, class."""
+    """Twin of `mechanisms._asking.decider`: ask one sample after the other. Returns visited, answered, exit, class."""
     rows = []
     last = observed.shape[1] - 1
     for sample in range(observed.shape[0]):

@@ -100,5 +100,5 @@ def parse_arrivals(text: str | np.ndarray | Process, recording: Recording | None
 
 def check_horizon(last_ns: float) -> None:
     """Raise when times would leave int64 (292 years)."""
-    if last_ns > INT64_MAX:
+    if float(last_ns) >= float(INT64_MAX):
         raise BadInput("the run is longer than int64 nanoseconds can hold (292 years); ask for fewer requests or a higher rate", field="arrivals")

@@ -6,6 +6,7 @@ its stationary distribution. Arrivals are a unit-rate Poisson process pushed thr
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from eesim.errors import BadInput
 from eesim.seeds import Seeds
 from eesim.units import duration_ns, rate_hz
 
+MOST_CHANGES = 2e7
+"""Changes of rate that one run may have: beyond, sojourns are so much shorter than gaps that bursts are not seen."""
 SYNTAX = "bursty:LOW/s,HIGH/s,TLOW,THIGH (for example bursty:5/s,50/s,10s,1s)"
 
 
@@ -31,6 +34,10 @@ class Bursty(Process):
     def blocks(self, seeds: Seeds, count: int, size: int = BLOCK) -> Iterator[np.ndarray]:
         """See `Process.blocks`."""
         check_horizon(count * 2e9 / self.rate_hz)
+        changes = count * 1e9 / self.rate_hz * 2 / sum(self.sojourns)
+        if changes > MOST_CHANGES:
+            problem = f"'{self.text}' changes its rate about {changes:.1e} times in {count} requests, more than {MOST_CHANGES:.0e}"
+            raise BadInput(f"{problem}; write longer TLOW and THIGH, or 'poisson:{self.rate_hz:g}/s', which it comes close to", field="arrivals")
         rng, bursts = seeds.generator("arrivals"), seeds.generator("bursts")
         state = int(bursts.random() * sum(self.sojourns) >= self.sojourns[0])
         times, integrals = [0.0], [0.0]
@@ -45,7 +52,11 @@ class Bursty(Process):
                 times.append(times[-1] + sojourn)
                 integrals.append(integrals[-1] + sojourn * self.rates[state])
                 state = 1 - state
-            yield np.rint(np.interp(steps, integrals, times)).astype(np.int64)
+            arrivals = np.rint(np.interp(steps, integrals, times))
+            check_horizon(arrivals[-1])
+            yield arrivals.astype(np.int64)
+            reached = bisect_right(integrals, unit) - 1
+            del times[:reached], integrals[:reached]
 
 
 def parse(argument: str, recording) -> Bursty:

@@ -45,10 +45,10 @@ class Periodic(Process):
 
 def parse(argument: str, recording) -> Periodic:
     """``20ms`` or ``20ms,jitter=2ms``."""
-    period_text, _, rest = argument.partition(",")
+    period_text, comma, rest = argument.partition(",")
     period = duration_ns(period_text, "period", positive=True)
     jitter = 0
-    if rest:
+    if comma:
         key, _, value = rest.partition("=")
         if key.strip() != "jitter" or not value:
             raise BadInput(f"'{rest}' is not understood; did you mean 'jitter=2ms'?")

@@ -59,8 +59,12 @@ def parse(argument: str, recording: Recording | None) -> Recorded:
     interval = int(np.rint(gaps[same].sum() / same.sum()))
     steps = np.where(same, gaps, interval)
     starts = np.concatenate([[0], np.cumsum(steps)])
-    scaled = np.rint(starts / speed).astype(np.int64)
-    lap = int(np.rint((int(starts[-1]) + interval) / speed))
-    if lap <= 0:
+    whole = int(starts[-1]) + interval
+    if whole <= 0:
         raise BadInput("all samples of the trace have the same time; use another arrival process")
+    check_horizon(whole / speed)
+    scaled = starts if speed == 1 else np.rint(starts / speed).astype(np.int64)
+    lap = whole if speed == 1 else round(whole / speed)
+    if lap == 0:
+        raise BadInput(f"speed '{argument}' squeezes the whole recording of {whole} ns into no time; write a lower one")
     return Recorded(f"recorded:{argument}" if argument else "recorded", times.size * 1e9 / lap, pass_ns=scaled, lap_ns=lap)

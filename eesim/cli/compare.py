@@ -5,7 +5,16 @@ from __future__ import annotations
 import click
 
 from eesim.cli.options import (
-    device_options, emit, example, format_option, load_options, log, names, parse_exits, progress, tuning_options,
+    device_options,
+    emit,
+    example,
+    format_option,
+    load_options,
+    log,
+    names,
+    parse_exits,
+    progress,
+    tuning_options,
 )  # fmt: skip
 
 
@@ -31,9 +40,9 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
     Tuning looks at the calibration split only; figures are from the test split. A mechanism that does not pay on a device
     is shown as what tuning came to, "= static".
     """
+    from eesim.bundled import profile_names
     from eesim.explore.compare import comparison, rules
     from eesim.explore.space import named
-    from eesim.bundled import profile_names
     from eesim.result import flatten
     from eesim.simulation import cached_profile
 

@@ -39,7 +39,7 @@ def cost(models, profile, operating_point, data_type, form) -> None:
 
         emit(to_csv([{"file": model, **layer} for model, record in zip(models, records, strict=True) for layer in record["layers"]]))
     else:
-        from eesim.report.figures import print_cost
+        from eesim.report.sheets import print_cost
 
         for model, record in zip(models, records, strict=True):
             print_cost(model, record)

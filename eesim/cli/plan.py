@@ -63,7 +63,7 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
     elif form == "csv":
         emit(to_csv([flatten(item) for item in record["deployments"]]))
     else:
-        from eesim.report.figures import print_plan
+        from eesim.report.plans import print_plan
 
         print_plan(found, top)
     if not found.deployments:

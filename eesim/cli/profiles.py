@@ -47,8 +47,8 @@ def list_profiles(form) -> None:
 def show(profile, form) -> None:
     """Everything a profile says, and where each number comes from."""
     from eesim.hardware import load_profile
-    from eesim.report.figures import print_profile
     from eesim.report.plain import to_csv, to_json
+    from eesim.report.sheets import print_profile
     from eesim.result import flatten
 
     device = load_profile(profile)

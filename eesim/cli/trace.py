@@ -36,8 +36,8 @@ def check(file) -> None:
 @example("eesim trace show workloads/ecg-mitbih/trace.parquet")
 def show(file, form) -> None:
     """What a trace holds: exits, accuracy, classes, streams."""
-    from eesim.report.figures import print_trace
     from eesim.report.plain import to_csv, to_json
+    from eesim.report.sheets import print_trace
     from eesim.result import flatten
     from eesim.trace import read_trace
     from eesim.trace.describe import describe

@@ -49,8 +49,8 @@ def list_workloads(form) -> None:
 @example("eesim workloads show ecg-mitbih")
 def show(workload, form) -> None:
     """What a workload holds: network, exits, splits, classes; and where its card is."""
-    from eesim.report.figures import print_workload
     from eesim.report.plain import to_csv, to_json
+    from eesim.report.sheets import print_workload
     from eesim.result import flatten
     from eesim.trace.describe import describe
     from eesim.workload import load_workload

@@ -16,7 +16,7 @@ from numba.core.errors import NumbaError
 from eesim.engine.order import ARRIVAL, COMPLETION, PRIORITY_SHIFT
 from eesim.engine.scenario import Scenario, Timeline
 from eesim.jit import fingerprint, jittable
-from eesim.mechanisms._deciding import assemble, cannot_compile, carried_state, observations, step_of
+from eesim.mechanisms._asking import assemble, cannot_compile, carried_state, observations, step_of
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SITUATION_SIZE, SLACK_NS, STOP
 
 _ARRIVAL_BITS = ARRIVAL << PRIORITY_SHIFT

@@ -13,7 +13,7 @@ import simpy
 from eesim.engine.calendar import asked_timeline
 from eesim.engine.order import ARRIVAL, COMPLETION
 from eesim.engine.scenario import Scenario, Timeline
-from eesim.mechanisms._deciding import carried_state, observations, step_of
+from eesim.mechanisms._asking import carried_state, observations, step_of
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SITUATION_SIZE, SLACK_NS
 
 

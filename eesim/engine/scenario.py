@@ -13,6 +13,7 @@ import numpy as np
 
 from eesim.arrivals import Process
 from eesim.cost import MechanismCost, PathCosts
+from eesim.mechanisms._deciding import decide
 from eesim.mechanisms.base import Decisions, Mechanism, Path, Values
 from eesim.seeds import Seeds
 from eesim.trace.view import TraceView, score_answers
@@ -144,10 +145,10 @@ class Scenario:
     def decisions(self) -> Decisions:
         """Decisions at each place of the pass, made once. Only where nothing in the queue matters to them."""
         if self.in_order:
-            return self.mechanism.decide(self.view, self.values)
+            return decide(self.mechanism, self.view, self.values)
         if self.carries_state:
-            return self.mechanism.decide(self.view.taken(self.rows), self.values)
-        whole = self.mechanism.decide(self.view, self.values)
+            return decide(self.mechanism, self.view.taken(self.rows), self.values)
+        whole = decide(self.mechanism, self.view, self.values)
         return replace(whole, path=whole.path[self.rows], exit=whole.exit[self.rows], prediction=whole.prediction[self.rows])
 
     @cached_property

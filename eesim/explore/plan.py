@@ -21,7 +21,7 @@ from eesim.explore.space import Device, devices_of, named, subsets_of
 from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result
-from eesim.simulation import Load, cached_price, cached_profile, cached_workload, compile_scenario, settle, setting
+from eesim.simulation import Load, cached_price, cached_profile, cached_workload, compile_scenario, setting, settle
 from eesim.tuning import OBJECTIVES, evaluate
 from eesim.units import duration_ns, energy_mj, fraction, rate_hz
 from eesim.workload import Workload

@@ -179,11 +179,9 @@ class Mechanism:
             packed += [parameter.never if item == "never" else float(item) for item in chosen]
         return np.array(packed, np.float64)
 
-    def decide(self, view: TraceView, values: Values) -> Decisions:
-        """Decide every sample of the view in order. Mechanisms without state across samples may override it with array code."""
-        from eesim.mechanisms._deciding import decide_in_order
-
-        return decide_in_order(self, view, values)
+    def decide(self, view: TraceView, values: Values) -> Decisions | None:
+        """Decide every sample of the view at once, in array code; None (the default): ask `step` one sample after the other."""
+        return None
 
     def check(self, given: Mapping[str, Any], view: TraceView) -> Values:
         """Values for every given parameter, checked. Raises BadInput for unknown names, values out of range and wrong lengths.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def write_trace(trace: ExitTrace, path: str | Path) -> None:
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6")
+        pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6", write_page_checksum=True)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -75,7 +76,7 @@ def read_trace(path: str | Path) -> ExitTrace:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read(use_threads=False)  # read_table would load pandas
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)  # read_table would load pandas
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"not a readable Parquet file ({str(error).splitlines()[0][:120]})", file=path) from None
     return _check(table, path)
@@ -102,9 +103,9 @@ def _header(table, path: Path) -> TraceHeader:
     if not (isinstance(classes, (list, range)) and len(classes) > 1 and all(isinstance(name, (str, int)) for name in classes)):
         raise BadInput(f"must be a list of at least two class names, got {data['classes']!r}", file=path, field="eesim.header.classes")
     data["classes"] = [str(name) for name in classes]
-    for place, name in enumerate(data["classes"]):
-        if name in data["classes"][:place]:
-            raise BadInput(f"the class name '{name}' is used twice", file=path, field="eesim.header.classes")
+    name, uses = Counter(data["classes"]).most_common(1)[0]
+    if uses > 1:
+        raise BadInput(f"the class name '{name}' is used {uses} times", file=path, field="eesim.header.classes")
     if type(data["exits"]) is not int or data["exits"] < 1:
         raise BadInput(f"must be a whole number of at least 1, got {data['exits']!r}", file=path, field="eesim.header.exits")
     mode = data.get("training_mode") or ""
@@ -214,16 +215,17 @@ def _splits(table, column, path: Path) -> np.ndarray:
     import pyarrow as pa
 
     name = "split"
-    if name in table.column_names and not pa.types.is_dictionary(table.column(name).type):
-        if str(table.column(name).type) not in ("string", "large_string"):
-            raise BadInput(f"must be of type string, is {table.column(name).type}", file=path, field=name)
-        table = pa.table({name: table.column(name).dictionary_encode()})
     if name not in table.column_names:
         column(name, "string")
-    data = _one_chunk(table.column(name))
+    split = table.column(name)
+    kind = split.type.value_type if pa.types.is_dictionary(split.type) else split.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise BadInput(f"must be of type string, is {split.type}", file=path, field=name)
+    data = _one_chunk(split if pa.types.is_dictionary(split.type) else split.dictionary_encode())
     if data.null_count:
         raise BadInput(f"row {_first_null(data)}: is null", file=path, field=name)
-    return np.array(data.dictionary.to_pylist(), dtype=np.str_)[np.from_dlpack(data.indices)]
+    known = [value and value.decode(errors="backslashreplace") for value in data.dictionary.cast(pa.large_binary()).to_pylist()]
+    return np.array(known, dtype=np.str_)[np.from_dlpack(data.indices)]
 
 
 def _first(bad: np.ndarray, path: Path, column: str, say) -> None:

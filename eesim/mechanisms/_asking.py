@@ -1,0 +1,106 @@
+"""Deciding a sequence of samples with a mechanism's compiled `step`, one after the other, carrying its state."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numba import njit
+from numba.core.errors import NumbaError
+
+from eesim.errors import BadInput
+from eesim.jit import fingerprint, jittable
+from eesim.mechanisms.base import STOP, Decisions, Mechanism, Path, Values
+from eesim.trace.view import TraceView
+
+MOST_EXITS = 62
+"""Evaluated heads are kept as bits of an int64."""
+
+
+def step_of(mechanism: Mechanism):
+    """The mechanism's `step` as the plain function it is."""
+    step = type(mechanism).__dict__.get("step") or mechanism.step
+    return getattr(step, "__func__", step)
+
+
+@cache
+def decider(step):
+    """The compiled loop over samples, specialised on `step`. Twin: `tests/twins.py:decide`."""
+    function, mark = jittable(step), fingerprint(step)
+
+    @njit(cache=True)
+    def decide(observed, streams, memory, scratch, parameters, remembers, written):
+        visited, answered, exits, classes = written
+        situation = np.array([0.0, np.inf, np.inf])
+        answer = np.empty(2, np.int64)
+        last = observed.shape[1] - 1
+        for sample in range(observed.shape[0]):
+            scratch[:] = 0.0
+            answer[:] = -1
+            carried = memory[streams[sample]]
+            exit, mask, left = -1, 0, -1
+            while exit != last or remembers:
+                following = STOP if mark == 0 else function(exit, observed[sample], scratch, carried, parameters, situation, answer)
+                if exit >= 0 and answer[1] >= 0 and left < 0:
+                    left = mask
+                if exit == last or following < 0:
+                    break
+                exit = min(following, last)
+                mask |= 1 << exit
+            visited[sample] = mask
+            answered[sample] = mask if left < 0 else left
+            exits[sample] = exit if answer[1] < 0 else answer[1]
+            classes[sample] = answer[0]
+
+    return decide
+
+
+def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> Decisions:
+    """Decisions for every sample of the view in order. Raises BadInput when the step cannot be compiled."""
+    samples, exits = len(view), view.exits
+    if exits > MOST_EXITS:
+        raise BadInput(f"{exits} exits; at most {MOST_EXITS} can be decided")
+    observed = observations(mechanism, view)
+    streams, memory = carried_state(mechanism, view)
+    written = tuple(np.empty(samples, np.int64) for _ in range(4))
+    scratch, remembers = np.zeros(max(mechanism.scratch, 1)), mechanism.state in ("stream", "global")
+    try:
+        decider(step_of(mechanism))(observed, streams, memory, scratch, mechanism.pack(values, view), remembers, written)
+    except NumbaError as error:
+        raise cannot_compile(mechanism, error) from None
+    return assemble(view, *written)
+
+
+def assemble(view: TraceView, visited: np.ndarray, answered: np.ndarray, exit: np.ndarray, label: np.ndarray, rows: np.ndarray | None = None) -> Decisions:
+    """Decisions from what a compiled loop wrote for each sample; `rows` says which row of the view each sample is."""
+    if view.exits <= 31:  # both masks in one number: sorting numbers is far cheaper than sorting pairs
+        codes, path = np.unique(visited | answered << 31, return_inverse=True)
+        keys = np.stack([codes & (2**31 - 1), codes >> 31])
+    else:
+        keys, path = np.unique(np.stack([visited, answered]), axis=1, return_inverse=True)
+    answers = view.answers if rows is None else view.answers[rows]
+    own = np.take_along_axis(answers, np.maximum(exit, 0)[:, None], axis=1)[:, 0]
+    prediction = np.where(label >= 0, label, np.where(exit >= 0, own, -1)).astype(np.int32)
+    paths = tuple(Path(int(seen), -1 if seen == left else int(left)) for seen, left in keys.T)
+    return Decisions(paths, path.ravel(), exit.astype(np.int16), prediction)
+
+
+def observations(mechanism: Mechanism, view: TraceView) -> np.ndarray:
+    """What the mechanism observes, as contiguous float64 [N, E, D]."""
+    observed = np.asarray(mechanism.observe(view), np.float64)
+    if observed.shape[:2] != (len(view), view.exits) or observed.ndim not in (2, 3):
+        raise BadInput(f"mechanism '{mechanism.name}': observe returned shape {observed.shape}, wanted ({len(view)}, {view.exits}) or with a third axis")
+    return np.ascontiguousarray(observed.reshape(len(view), view.exits, -1))
+
+
+def carried_state(mechanism: Mechanism, view: TraceView) -> tuple[np.ndarray, np.ndarray]:
+    """For each sample the row of its memory, and the zeroed memories [streams or 1, size]."""
+    streams, count = view.streams if mechanism.state == "stream" else (np.zeros(len(view), np.int32), 1)
+    return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(mechanism.memory(view), 1)))
+
+
+def cannot_compile(mechanism: Mechanism, error: Exception) -> BadInput:
+    """One line about a step that numba refuses."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = next((line for line in lines if "rror" in line and "Failed in" not in line), lines[0] if lines else "")
+    return BadInput(f"mechanism '{mechanism.name}': its step cannot be compiled ({telling[:200]})")

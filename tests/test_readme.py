@@ -1,0 +1,63 @@
+"""The README's promises about itself: two shell blocks, commands that exist, and the second block is what CI runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_quick_start_has_exactly_two_shell_blocks_and_the_clone_stands_above():
+    quick = README.split("## Quick start")[1].split("\n## ")[0]
+    assert len(re.findall(r"```sh\n", quick)) == 2 == len(blocks("sh"))
+    assert "git clone" in README.split("## Quick start")[1].split("```sh")[0]
+    assert not any("git clone" in block or "cd " in block for block in blocks("sh"))
+
+
+def test_ci_runs_the_second_block():
+    text = (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in text
+
+
+def test_every_command_and_option_in_the_readme_exists():
+    import importlib
+
+    from eesim.cli.main import VERBS
+
+    seen = 0
+    for line in re.sub(r"\\\n\s*", " ", README).splitlines():
+        words = line.strip()
+        if not re.match(r"(\.venv/bin/)?eesim [a-z]", words):
+            continue
+        words = shlex.split(words.split("#")[0])[1:]
+        assert words[0] in VERBS, words
+        command = getattr(importlib.import_module(f"eesim.cli.{words[0]}"), words[0])
+        command = command.commands[words[1]] if hasattr(command, "commands") else command
+        known = {name for parameter in command.params for name in parameter.opts}
+        for word in words:
+            if word.startswith("-") and not re.match(r"-\d", word):
+                assert word.split("=")[0] in known, (words, word)
+        seen += 1
+    assert seen >= 5
+
+
+def test_python_in_the_readme_runs():
+    (code,) = [block for block in blocks("python") if "simulate" in block]
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_mechanism_in_the_readme_works(tmp_path):
+    import eesim
+
+    (code,) = [block for block in blocks("python") if "class" in block]
+    path = tmp_path / "two_looks.py"
+    path.write_text(code)
+    result = eesim.simulate("ecg-mitbih", "stm32l4r5-xcubeai", path)
+    assert result["exit_fractions"][0] == 0 < result["exit_fractions"][1]
