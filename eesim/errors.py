@@ -36,7 +36,8 @@ def nearest(value: object, choices: Iterable[object], count: int = 1) -> list[st
     text = str(value)
     close = difflib.get_close_matches(text, names, n=count, cutoff=0.5)
     if not close and text:
-        close = [name for name in names if text.lower() in name.lower() or name.lower() in text.lower()][:count]
+        alike = [name for name in names if text.lower() in name.lower() or (len(name) > 1 and name.lower() in text.lower())]
+        close = alike[:count]
     return close
 
 

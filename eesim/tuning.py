@@ -173,11 +173,8 @@ def search(
 
 
 def _exit_levels(mechanism: ThresholdMechanism, view: TraceView, exit: int, count: int) -> list[Any]:
-    """Thresholds at quantiles of what one exit says, and 'never'."""
-    parameter = mechanism.parameters[0]
-    scores = mechanism.score(view)[:, exit]
-    values = mechanism.from_score(np.quantile(scores, np.linspace(0, 1, max(count - 1, 1)), method="inverted_cdf"))
-    return [float(value) for value in np.unique(np.clip(np.round(values, 6), parameter.low, parameter.limit(view.classes)))] + ["never"]
+    """Thresholds worth trying at one exit, and 'never'."""
+    return [float(value) for value in mechanism.levels(mechanism.score(view)[:, exit], view, max(count - 1, 2))] + ["never"]
 
 
 def evaluate(view: TraceView, mechanism: Mechanism, settings: Sequence[Values], cost: MechanismCost) -> Evaluation:

@@ -34,7 +34,9 @@ def _quantity(text: object, units: Mapping[str, float], what: str, example: str)
         raise BadInput(f"{what} '{text}' lacks its unit; write for example '{number}{example.lstrip('0123456789.')}'")
     if unit not in units:
         hint = nearest(unit, units)
-        raise BadInput(f"{what} '{text}' has unknown unit '{unit}'; " + (f"did you mean '{hint[0]}'?" if hint else f"choose one of {', '.join(units)}"))
+        raise BadInput(
+            f"{what} '{text}' has unknown unit '{unit}'; " + (f"did you mean '{hint[0]}'?" if hint else f"choose one of {', '.join(units)}")
+        )
     value = float(number)
     if not math.isfinite(value * units[unit]):
         raise BadInput(f"{what} '{text}' is too large to be a number; write for example '{example}'")
@@ -104,9 +106,7 @@ def numbers(text: object, what: str = "list") -> list[float]:
             else:
                 raise ValueError
         except ValueError:
-            raise BadInput(
-                f"{what} '{part}'{within} is neither a number nor a range a:b:n; write for example '0.5,0.9' or '0.5:0.99:50'"
-            ) from None
+            raise BadInput(f"{what} '{part}'{within} is neither a number nor a range a:b:n; write for example '0.5,0.9' or '0.5:0.99:50'") from None
     if not all(math.isfinite(value) for value in values):
         raise BadInput(f"{what} '{text}' holds a value that is not finite; write for example '0.5,0.9' or '0.5:0.99:50'")
     return values

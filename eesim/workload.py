@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eesim.arrivals import Recording
+import numpy as np
+
+from eesim.arrivals import Recording, parse_arrivals
 from eesim.bundled import find_workload
 from eesim.errors import BadInput
 from eesim.network.network import Network, read_network
@@ -13,6 +16,7 @@ from eesim.schema import Strict, read_yaml, validate
 from eesim.trace.parquet import read_trace
 from eesim.trace.trace import ExitTrace
 from eesim.trace.view import TraceView
+from eesim.units import integers
 
 
 class _WorkloadSchema(Strict):
@@ -54,11 +58,11 @@ class Workload:
         last = self.network.exits - 1
         if exits is None:
             return tuple(range(last + 1))
-        chosen = sorted({int(exit) for exit in exits} | {last})
-        for exit in chosen:
-            if not 0 <= exit <= last:
-                raise BadInput(f"exit {exit} does not exist; '{self.name}' has exits 0 to {last}", field="exits")
-        return tuple(chosen)
+        listed = integers(exits, "exits") if isinstance(exits, str) else list(exits) if isinstance(exits, Iterable) else [exits]
+        for exit in listed:
+            if isinstance(exit, bool) or not isinstance(exit, (int, np.integer)) or not 0 <= exit <= last:
+                raise BadInput(f"exit {exit!r} does not exist; '{self.name}' has exits 0 to {last}, written as a list: [0, {last}]", field="exits")
+        return tuple(sorted({int(exit) for exit in listed} | {last}))
 
     def recording(self, split: str = "test") -> Recording:
         """The trace's own timing, stream after stream."""
@@ -88,4 +92,12 @@ def load_workload(name: str | Path | Workload) -> Workload:
         raise BadInput(f"the network has {network.exits} exits, the trace {trace.exits}", file=folder / data.trace, field="exits")
     if network.classes is not None and network.classes != trace.classes:
         raise BadInput(f"the network has {network.classes} classes, the trace {trace.classes}", file=folder / data.trace, field="classes")
-    return Workload(data.name, data.title, folder, network, trace, data.arrivals, data.card, data.recipe)
+    arrivals = data.arrivals
+    if arrivals.startswith("file:") and arrivals != "file:":
+        arrivals = f"file:{folder / arrivals.removeprefix('file:')}"
+    workload = Workload(data.name, data.title, folder, network, trace, arrivals, data.card, data.recipe)
+    try:
+        parse_arrivals(arrivals, workload.recording())
+    except BadInput as error:
+        raise error if error.file else BadInput(error.problem, file=path, field="arrivals") from None
+    return workload

@@ -6,7 +6,6 @@ its stationary distribution. Arrivals are a unit-rate Poisson process pushed thr
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +16,11 @@ from eesim.errors import BadInput
 from eesim.seeds import Seeds
 from eesim.units import duration_ns, rate_hz
 
-MOST_CHANGES = 2e7
-"""Changes of rate that one run may have: beyond, sojourns are so much shorter than gaps that bursts are not seen."""
 SYNTAX = "bursty:LOW/s,HIGH/s,TLOW,THIGH (for example bursty:5/s,50/s,10s,1s)"
+MOST_CHANGES = 10
+"""Mean changes of rate from one arrival to the next: with more, no burst holds two arrivals and only time is lost."""
+DRAWN = 1024
+"""Sojourns are drawn this many at a time, an even number."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +35,27 @@ class Bursty(Process):
     def blocks(self, seeds: Seeds, count: int, size: int = BLOCK) -> Iterator[np.ndarray]:
         """See `Process.blocks`."""
         check_horizon(count * 2e9 / self.rate_hz)
-        changes = count * 1e9 / self.rate_hz * 2 / sum(self.sojourns)
-        if changes > MOST_CHANGES:
-            problem = f"'{self.text}' changes its rate about {changes:.1e} times in {count} requests, more than {MOST_CHANGES:.0e}"
-            raise BadInput(f"{problem}; write longer TLOW and THIGH, or 'poisson:{self.rate_hz:g}/s', which it comes close to", field="arrivals")
         rng, bursts = seeds.generator("arrivals"), seeds.generator("bursts")
-        state = int(bursts.random() * sum(self.sojourns) >= self.sojourns[0])
-        times, integrals = [0.0], [0.0]
+        first = int(bursts.random() * sum(self.sojourns) >= self.sojourns[0])
+        turns = np.arange(first, first + DRAWN) % 2
+        sojourns, rates = np.array(self.sojourns)[turns], np.array(self.rates)[turns]
+        times, integrals = np.zeros(1), np.zeros(1)
         unit = 0.0
         for start in range(0, count, size):
             steps = rng.standard_exponential(min(size, count - start))
             steps[0] += unit
             np.cumsum(steps, out=steps)
-            unit = float(steps[-1])
-            while integrals[-1] <= unit:
-                sojourn = bursts.standard_exponential() * self.sojourns[state]
-                times.append(times[-1] + sojourn)
-                integrals.append(integrals[-1] + sojourn * self.rates[state])
-                state = 1 - state
+            unit = steps[-1]
+            parts = [(times, integrals)]
+            while parts[-1][1][-1] <= unit:
+                lengths = bursts.standard_exponential(DRAWN) * sojourns
+                parts.append((parts[-1][0][-1] + np.cumsum(lengths), parts[-1][1][-1] + np.cumsum(lengths * rates)))
+            times, integrals = (np.concatenate(columns) for columns in zip(*parts, strict=True))
             arrivals = np.rint(np.interp(steps, integrals, times))
             check_horizon(arrivals[-1])
             yield arrivals.astype(np.int64)
-            reached = bisect_right(integrals, unit) - 1
-            del times[:reached], integrals[:reached]
+            passed = np.searchsorted(integrals, unit, side="right") - 1
+            times, integrals = times[passed:], integrals[passed:]
 
 
 def parse(argument: str, recording) -> Bursty:
@@ -69,4 +68,8 @@ def parse(argument: str, recording) -> Bursty:
         raise BadInput(f"HIGH rate '{parts[1]}' is below LOW rate '{parts[0]}'")
     sojourns = float(duration_ns(parts[2], "TLOW", positive=True)), float(duration_ns(parts[3], "THIGH", positive=True))
     mean = (low * sojourns[0] + high * sojourns[1]) / sum(sojourns)
+    changes = 2e9 / sum(sojourns) / mean
+    if changes > MOST_CHANGES:
+        alike = f"'poisson:{mean:g}/s', which it comes close to"
+        raise BadInput(f"the rate changes {changes:.0f} times from one arrival to the next; write longer TLOW and THIGH, or {alike}")
     return Bursty(f"bursty:{argument}", mean, rates=(low * 1e-9, high * 1e-9), sojourns=sojourns)

@@ -22,7 +22,7 @@ def list_profiles(form) -> None:
     from eesim.bundled import profile_names
     from eesim.hardware import load_profile
     from eesim.report.plain import to_csv, to_json
-    from eesim.report.table import print_table
+    from eesim.report.table import percent, print_table
 
     rows = []
     for name in profile_names():
@@ -31,11 +31,15 @@ def list_profiles(form) -> None:
         rows.append({
             "name": name, "title": profile.title, "class": profile.device_class, "core": profile.core, "runtime": profile.runtime,
             "clock_mhz": point.clock_mhz, "data_type": profile.data_type, "operating_points": ", ".join(profile.operating_points),
-            "weakest_source": profile.worst_source, "file": profile.path.name,
+            "latency_error": profile.stated_error("latency"), "energy_error": profile.stated_error("energy"), "weakest_source": profile.worst_source,
+            "file": profile.path.name,
         })  # fmt: skip
     if form == "table":
-        shown = {"name": "name", "class": "class", "core": "core", "clock_mhz": "MHz", "data_type": "type", "operating_points": "operating points"}
-        print_table(rows, shown)
+        columns = {"name": "name", "class": "class", "core": "core", "clock_mhz": "MHz", "data_type": "type"}
+        columns |= {"latency_error": "latency off", "energy_error": "energy off", "operating_points": "operating points"}
+        shown = [{**row, "latency_error": percent(row["latency_error"]), "energy_error": percent(row["energy_error"])} for row in rows]
+        print_table(shown, columns)
+        print("off: median error on measurements that took no part in the fit, as the profile states it")
     else:
         emit(to_json(rows) if form == "json" else to_csv(rows))
 

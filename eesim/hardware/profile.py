@@ -176,6 +176,17 @@ class Profile:
         """The entry of `sources` that covers the number at a dotted path; the first that matches counts."""
         return next((source for source in self.sources if any(fnmatch.fnmatchcase(path, pattern) for pattern in source.covers)), None)
 
+    def stated_error(self, quantity: str) -> float | None:
+        """Median error of 'latency' or 'energy' on cases that took no part in the fit, as the sources state it; None where none does.
+
+        With several operating points or data types, the largest of theirs.
+        """
+        endings = ("leave_one_out_median", "held_out_median", "held_out_steady_median")
+        found = [
+            source.error[f"{quantity}_{ending}"] for source in self.sources if source.error for ending in endings if f"{quantity}_{ending}" in source.error
+        ]
+        return max(found) if found else None
+
     @cached_property
     def worst_source(self) -> str:
         """The least trustworthy kind of origin among the numbers of the default operating point and the cost model."""

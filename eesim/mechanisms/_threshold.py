@@ -49,12 +49,20 @@ class ThresholdMechanism(Mechanism):
         return exits_to_decisions(exits.astype(np.uint8), view, every_head=True)
 
     def thresholds(self, view: TraceView, count: int) -> np.ndarray:
-        """About `count` threshold values at quantiles of what the non-final exits say, rounded to six digits, ascending."""
-        scores = self.score(view)[:, :-1].ravel()
+        """About `count` threshold values for all non-final exits together, ascending; see `levels`."""
+        return self.levels(self.score(view)[:, :-1].ravel(), view, count)
+
+    def levels(self, scores: np.ndarray, view: TraceView, count: int) -> np.ndarray:
+        """About `count` threshold values for the given scores, rounded to six digits, ascending.
+
+        Half lie at quantiles of the scores, half at even steps over their range: most samples are easy and crowd the
+        quantiles at one end, while it is the few hard ones between that a threshold decides about.
+        """
         if scores.size == 0:
             return np.array([])
         low, high = self.parameters[0].low, self.parameters[0].limit(view.classes)
-        values = np.quantile(scores, np.linspace(0, 1, count), method="inverted_cdf")
+        quantiles = np.quantile(scores, np.linspace(0, 1, count - count // 2), method="inverted_cdf")
+        values = np.concatenate([quantiles, np.linspace(scores.min(), scores.max(), count // 2 + 2)[1:-1]])
         return np.unique(np.clip(np.round(self.from_score(values), 6), low, high))
 
     def from_score(self, scores: np.ndarray) -> np.ndarray:
@@ -62,6 +70,6 @@ class ThresholdMechanism(Mechanism):
         return scores
 
     def candidates(self, view: TraceView, count: int) -> list[Values]:
-        """One threshold for all exits, at quantiles of the calibration scores, and 'never'."""
+        """One threshold for all exits, and 'never'."""
         name, integer = self.parameters[0].name, self.parameters[0].integer
         return [{name: int(value) if integer else float(value)} for value in self.thresholds(view, count)] + [{name: "never"}]

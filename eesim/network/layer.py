@@ -29,7 +29,7 @@ ITEM_BYTES = {"int8": 1, "uint8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2,
 OPERATOR_KINDS = {
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"), "pooling"),
     **dict.fromkeys(("Gemm", "FullyConnected"), "fully_connected"),
-    **dict.fromkeys(("MatMul", "Einsum"), "matmul"),
+    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "Einsum"), "matmul"),
     **dict.fromkeys(
         ("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Pow")
         + ("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Abs", "Where", "Cast", "QuantizeLinear", "DequantizeLinear", "Sum", "Mish", "Softplus"),
@@ -42,7 +42,10 @@ OPERATOR_KINDS = {
         ("Reshape", "Flatten", "Transpose", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Pad", "Gather", "Expand", "Resize"), "reshape"
     ),
 }
-"""Operators (ONNX names) whose kind does not depend on their attributes. `Conv` does: see `convolution_kind`."""
+"""Operators (ONNX names) whose kind does not depend on their attributes. Convolutions do: see `convolution_kind`."""
+
+CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""Convolutions (ONNX names) and where their kernel stands among their inputs."""
 
 
 def convolution_kind(kernel: tuple[int, ...], groups: int, channels: int) -> str:

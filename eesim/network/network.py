@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from eesim.errors import BadInput, unknown
-from eesim.network.layer import ITEM_BYTES, KINDS, OPERATOR_KINDS, Layer, convolution_kind
-from eesim.schema import Strict, read_yaml, validate
+from eesim.network.layer import CONVOLUTIONS, ITEM_BYTES, KINDS, OPERATOR_KINDS, Layer, convolution_kind
+from eesim.schema import Strict, read_yaml, to_yaml, validate
 
 SCHEMA_VERSION = 1
+Groups = tuple[tuple[Layer, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Network:
 
     name: str
     inputs: dict[str, tuple[int, ...]]
-    segments: tuple[tuple[Layer, ...], ...]
-    heads: tuple[tuple[Layer, ...], ...]
+    segments: Groups
+    heads: Groups
     data_type: str = "fp32"
     classes: int | None = None
     onnx: str | None = None
@@ -83,6 +83,7 @@ class _NetworkSchema(Strict):
     onnx: str | None = None
     data_type: str = "fp32"
     classes: int | None = None
+    warnings: list[str] = []
     inputs: dict[str, list[int]]
     final_head: str
     segments: list[list[_LayerSchema]]
@@ -99,6 +100,10 @@ def read_network(path: str | Path) -> Network:
         raise unknown("data type", data.data_type, ITEM_BYTES, file=path, field="data_type")
     if len(data.segments) != len(data.heads) or not data.heads:
         raise BadInput(f"{len(data.segments)} segments and {len(data.heads)} heads; each segment needs one head", file=path, field="heads")
+    if data.classes is not None and data.classes < 2:
+        raise BadInput(f"must be at least 2, got {data.classes}", file=path, field="classes")
+    for name, shape in data.inputs.items():
+        _sizes(shape, path, f"inputs.{name}")
     item = ITEM_BYTES[data.data_type]
     parts = {}
     for part, groups in (("segments", data.segments), ("heads", data.heads)):
@@ -112,17 +117,58 @@ def read_network(path: str | Path) -> Network:
     if parts["heads"][-1][0].name != data.final_head:
         raise BadInput(f"'{data.final_head}' is not the first layer of the last head ('{parts['heads'][-1][0].name}')", file=path, field="final_head")
     inputs = {name: tuple(shape) for name, shape in data.inputs.items()}
-    return Network(data.name, inputs, parts["segments"], parts["heads"], data.data_type, data.classes, data.onnx)
+    segments, heads = _connected(parts["segments"], parts["heads"], tuple(inputs), path)
+    return Network(data.name, inputs, segments, heads, data.data_type, data.classes, data.onnx, tuple(data.warnings))
+
+
+def _connected(segments: Groups, heads: Groups, inputs: tuple[str, ...], path: Path) -> tuple[Groups, Groups]:
+    """The layers with their `inputs` checked: each names a network input, an earlier layer of a segment, or one of its own
+    head. Where they are left out, a layer reads the one before it; a head and the next segment read the end of the segment."""
+    used = dict.fromkeys(inputs, "inputs")
+
+    def part(where: str, layers: tuple[Layer, ...], before: tuple[str, ...], readable: set[str]) -> Iterator[Layer]:
+        for position, layer in enumerate(layers):
+            field = f"{where}.{position}"
+            for source in layer.inputs:
+                if source not in readable:
+                    raise unknown("input", source, sorted(readable), file=path, field=f"{field}.inputs")
+            if layer.name in used:
+                raise BadInput(f"the name '{layer.name}' is used twice, in {used[layer.name]} too", file=path, field=f"{field}.name")
+            used[layer.name] = field
+            readable.add(layer.name)
+            yield layer if layer.inputs else replace(layer, inputs=before)
+            before = (layer.name,)
+
+    before, backbone = inputs, set(inputs)
+    found: tuple[list, list] = [], []
+    for index, (segment, head) in enumerate(zip(segments, heads, strict=True)):
+        found[0].append(tuple(part(f"segments.{index}", segment, before, backbone)))
+        before = (segment[-1].name,) if segment else before
+        found[1].append(tuple(part(f"heads.{index}", head, before, set(backbone))))
+    return tuple(found[0]), tuple(found[1])
+
+
+def _sizes(sizes: list[int], path: Path, field: str) -> None:
+    for size in sizes:
+        if size < 1:
+            raise BadInput(f"sizes must be at least 1, got {size}", file=path, field=field)
 
 
 def _layer(data: _LayerSchema, item: int, path: Path, field: str) -> Layer:
     for name in ("groups", "macs", "params", "bytes_in", "bytes_out", "bytes_weights"):
         if getattr(data, name) < (1 if name == "groups" else 0):
             raise BadInput(f"must be at least {1 if name == 'groups' else 0}, got {getattr(data, name)}", file=path, field=f"{field}.{name}")
+    for name in ("input_shape", "output_shape", "kernel", "stride"):
+        _sizes(getattr(data, name), path, f"{field}.{name}")
+    for name in ("bytes_in", "bytes_out"):
+        if getattr(data, name) % item:
+            raise BadInput(
+                f"{getattr(data, name)} is no multiple of the {item} bytes of a number of the network's data type", file=path, field=f"{field}.{name}"
+            )
     kind = data.kind
     if kind is None:
         channels = data.input_shape[1] if len(data.input_shape) > 1 else 1
-        kind = convolution_kind(tuple(data.kernel), data.groups, channels) if data.op == "Conv" else OPERATOR_KINDS.get(data.op)
+        kind = convolution_kind(tuple(data.kernel), data.groups, channels) if data.op in CONVOLUTIONS else OPERATOR_KINDS.get(data.op)
         if kind is None:
             raise BadInput(f"the kind of operator '{data.op}' is not known; give 'kind', one of {', '.join(KINDS)}", file=path, field=f"{field}.op")
     if kind not in KINDS:
@@ -164,13 +210,14 @@ def write_network(network: Network, path: str | Path) -> None:
         "onnx": network.onnx,
         "data_type": network.data_type,
         "classes": network.classes,
+        **({"warnings": list(network.warnings)} if network.warnings else {}),
         "inputs": {name: list(shape) for name, shape in network.inputs.items()},
         "final_head": network.final_head,
     }
-    text = yaml.safe_dump(head, sort_keys=False, default_flow_style=None, width=10_000)
+    text = to_yaml(head, default_flow_style=None)
     for part in ("segments", "heads"):
         text += f"{part}:\n"
         for group in getattr(network, part):
-            rows = [yaml.safe_dump(line(layer), sort_keys=False, default_flow_style=True, width=10_000).strip() for layer in group]
+            rows = [to_yaml(line(layer), default_flow_style=True).strip() for layer in group]
             text += "".join(f"{'- - ' if index == 0 else '  - '}{row}\n" for index, row in enumerate(rows)) or "- []\n"
     Path(path).write_text(text, encoding="utf-8")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 
-from eesim.plot.style import figure
+from eesim.plot.style import figure, legend
 
 if TYPE_CHECKING:
     import pandas
@@ -16,11 +17,9 @@ def exits(frame: pandas.DataFrame):
     """Share of requests that leave at each exit, a bar for each row; rows of one device. Returns (figure, axes)."""
     rows = frame[frame.mechanism != "constant"]
     names = [name for name in rows.columns if name.startswith("exit_fraction_")]
-    made, (axes,) = figure(1, width=6.5, height=0.32 * len(rows) + 0.6)
+    made, (axes,) = figure(1, width=6.5, height=0.32 * len(rows) + 0.9, left=1.4)
     left = np.zeros(len(rows))
     labels = [_label(row) for _, row in rows.iterrows()]
-    import matplotlib
-
     colours = matplotlib.colormaps["viridis"](np.linspace(0.9, 0.1, len(names)))
     for index, (name, colour) in enumerate(zip(names, colours, strict=True)):
         share = rows[name].to_numpy(float) * 100
@@ -31,7 +30,7 @@ def exits(frame: pandas.DataFrame):
     axes.set_xlim(0, 100)
     axes.set_xlabel("requests, %")
     axes.grid(axis="y", visible=False)
-    made.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
+    legend(made, [axes])
     return made, np.array([axes])
 
 
@@ -42,7 +41,7 @@ def queueing(frame: pandas.DataFrame):
     """
     groups = list(frame[frame.mechanism != "constant"].groupby(["profile", "operating_point"], sort=False))
     most = max(len(rows) for _, rows in groups)
-    made, axes = figure(len(groups), height=0.27 * most + 0.9)
+    made, axes = figure(len(groups), height=0.27 * most + 1.0, left=1.15)
     for panel, ((profile, point), rows) in zip(axes, groups, strict=False):
         places = np.arange(len(rows))
         wait = rows.wait_ms_mean.to_numpy(float)
@@ -57,8 +56,6 @@ def queueing(frame: pandas.DataFrame):
         panel.grid(axis="y", visible=False)
         busy = rows.utilization.max()
         panel.set_title(f"{profile}, {point} (up to {busy:.0%} busy)", fontsize=9)
-    from eesim.plot.style import legend
-
     legend(made, axes[: len(groups)])
     return made, np.array(axes[: len(groups)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from eesim.errors import unknown
 from eesim.explore.pareto import pareto_front
@@ -65,7 +66,7 @@ def _panel(panel, rows: pandas.DataFrame, cost: str, value: str, style: dict) ->
         points = rows[rows.mechanism == name].dropna(subset=[cost, value])
         if name == "constant":
             for level in points[value].unique():
-                panel.axhline(level, color=look["color"], linestyle=":", linewidth=1, label=look["label"])
+                _constant(panel, level, real[value].min(), rows[value].max(), look)
         elif len(points):
             panel.plot(points[cost], points[value], linestyle="none", markersize=11 if name == "oracle" else 7, zorder=4, **look)
         if name in ("static", "oracle"):
@@ -73,5 +74,18 @@ def _panel(panel, rows: pandas.DataFrame, cost: str, value: str, style: dict) ->
                 panel.axhline(level, color=look["color"], linestyle="--", linewidth=0.8, zorder=1)
     if (rows[cost] > 0).any() and rows[cost].max() > 20 * rows[cost][rows[cost] > 0].min():
         panel.set_xscale("log")
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if rows[cost].max() < 300 * rows[cost][rows[cost] > 0].min() else (1,), numticks=12))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
     else:
         panel.set_xlim(left=0)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _constant(panel, level: float, lowest: float, highest: float, look: dict) -> None:
+    """The constant answer as a line; far below everything else only a word says where it is, so that the rest stays readable."""
+    if lowest - level < highest - lowest:
+        panel.axhline(level, color=look["color"], linestyle=":", linewidth=1, label=look["label"])
+    else:
+        text = f"constant answer: {level:.3f}, below"
+        panel.text(0.98, 0.02, text, transform=panel.transAxes, ha="right", va="bottom", fontsize=7.5, color=look["color"])

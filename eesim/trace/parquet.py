@@ -96,7 +96,11 @@ def _header(table, path: Path) -> TraceHeader:
         if key not in data:
             raise BadInput("this key is missing", file=path, field=f"eesim.header.{key}")
     if data["schema_version"] != SCHEMA_VERSION:
-        raise BadInput(f"version {data['schema_version']} is not known; this eesim reads version {SCHEMA_VERSION}", file=path, field="eesim.header.schema_version")
+        raise BadInput(
+            f"version {data['schema_version']} is not known; this eesim reads version {SCHEMA_VERSION}",
+            file=path,
+            field="eesim.header.schema_version",
+        )
     classes = data["classes"]
     if isinstance(classes, int):
         classes = range(classes)
@@ -147,14 +151,17 @@ def _check(table, path: Path) -> ExitTrace:
     _first(~np.isin(split, SPLITS), path, "split", lambda row: f"'{split[row]}' is unknown; {choose(split[row], SPLITS)}")
     if not (split == "test").any():
         raise BadInput("no row is of the test split; results are reported on it", file=path, field="split")
-    _first((label < -1) | (label >= classes), path, "label", lambda row: f"{label[row]} is outside -1 (unknown) to {classes - 1}")
     _first(time_ns < 0, path, "time_ns", lambda row: f"{time_ns[row]} is negative")
     order = np.argsort(stream_id, kind="stable")
     same_stream = stream_id[order][1:] == stream_id[order][:-1]
     backwards = np.flatnonzero(same_stream & (np.diff(time_ns[order]) < 0))
     if backwards.size:
         row = int(order[backwards + 1].min())
-        raise BadInput(f"row {row}: {time_ns[row]} is earlier than the row before it in stream {stream_id[row]}; rows must be in time order", file=path, field="time_ns")
+        raise BadInput(
+            f"row {row}: {time_ns[row]} is earlier than the row before it in stream {stream_id[row]}; rows must be in time order",
+            file=path,
+            field="time_ns",
+        )
     again = np.ones(samples, bool)
     again[np.unique(sample_id, return_index=True)[1]] = False
     _first(again, path, "sample_id", lambda row: f"id {sample_id[row]} is used twice")
@@ -163,9 +170,13 @@ def _check(table, path: Path) -> ExitTrace:
     if recorded != header.exits:
         raise BadInput(f"the header says {header.exits} exits, the file has {recorded} logits columns", file=path, field="eesim.header.exits")
     logits = np.stack([_logits(table, f"logits_{index}", classes, path) for index in range(header.exits)])
+    _first((label < -1) | (label >= classes), path, "label", lambda row: f"{label[row]} is outside -1 (unknown) to {classes - 1}")
     difficulty = {name: column(f"difficulty_{name}", "float32") for name in DIFFICULTY if f"difficulty_{name}" in names}
     gates = {index: column(f"gate_{index}", "float32") for index in range(header.exits) if f"gate_{index}" in names}
-    for name, values in [*((f"difficulty_{name}", found) for name, found in difficulty.items()), *((f"gate_{index}", found) for index, found in gates.items())]:
+    for name, values in [
+        *((f"difficulty_{name}", found) for name, found in difficulty.items()),
+        *((f"gate_{index}", found) for index, found in gates.items()),
+    ]:
         _first(~np.isfinite(values), path, name, lambda row, values=values: f"{values[row]} is not a finite number")
     return ExitTrace(header, sample_id, stream_id, time_ns, split, label, logits, difficulty, gates)
 

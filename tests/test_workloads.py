@@ -1,0 +1,116 @@
+"""The bundled workloads are what their cards say: splits apart, figures, sizes, and networks that match their ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eesim.bundled import workload_names
+from eesim.network.layer import ITEM_BYTES
+from eesim.network.onnx_import import import_onnx
+from eesim.trace.describe import describe
+from eesim.workload import load_workload
+
+ROOT = Path(__file__).parents[1] / "workloads"
+DS2 = {100, 103, 105, 111, 113, 117, 121, 123, 200, 202, 210, 212, 213, 214, 219, 221, 222, 228, 231, 232, 233, 234}
+PACED = {102, 104, 107, 217}
+
+
+@pytest.mark.parametrize("name", workload_names())
+def test_every_workload_is_whole_and_consistent(name):
+    workload = load_workload(name)
+    header = workload.trace.header
+    assert workload.name == name and workload.network.name == header.network
+    assert header.content_hash == workload.trace.content_hash, "the trace was changed after recording"
+    assert header.dataset["licence"] and header.dataset["origin"] and header.split_rule and header.training_mode and header.seed is not None
+    assert (workload.folder / workload.card).is_file() and (workload.folder / workload.recipe).is_file()
+    imported = import_onnx(workload.folder / workload.network.onnx, name=name, final_head=workload.network.final_head)
+    assert imported.layers == workload.network.layers and not imported.warnings
+
+
+@pytest.fixture(scope="module")
+def ecg():
+    return load_workload("ecg-mitbih")
+
+
+def test_no_patient_is_in_two_splits_nor_trained_on(ecg):
+    trace = ecg.trace
+    patients = {split: set(trace.stream_id[trace.split == split].tolist()) for split in ("calibration", "test")}
+    assert patients["test"] == DS2
+    assert not patients["calibration"] & patients["test"] and 201 not in patients["calibration"], "201 and 202 are one person"
+    assert not (patients["calibration"] | patients["test"]) & PACED
+    recipe = _recipe()
+    assert not set(recipe.TRAINING) & (patients["calibration"] | patients["test"] | {201} | PACED)
+    for patient in patients["calibration"] | patients["test"]:
+        assert len(set(trace.split[trace.stream_id == patient])) == 1
+
+
+def test_beats_come_in_recorded_order_at_the_pace_of_hearts(ecg):
+    trace = ecg.trace
+    for patient in np.unique(trace.stream_id):
+        gaps = np.diff(trace.time_ns[trace.stream_id == patient]) / 1e9
+        assert (gaps > 0).all() and 0.4 < np.median(gaps) < 1.4, patient
+    assert set(np.unique(trace.label)) == {0, 1, 2, 3} and trace.header.classes == ["N", "S", "V", "F"]
+
+
+def test_the_ecg_network_is_made_for_a_microcontroller_and_reaches_its_aims(ecg):
+    network = ecg.network
+    assert network.exits >= 4 and network.params * ITEM_BYTES["int8"] < 400_000
+    assert sum(network.segment_macs) + network.head_macs[-1] < 3_000_000
+    assert (ROOT / "ecg-mitbih" / "trace.parquet").stat().st_size < 8e6
+    test = describe(ecg.trace)["splits"]["test"]
+    first, last = test["exits"][0], test["exits"][-1]
+    assert last["accuracy"] >= 0.92 and 0.25 + 0.2 < first["balanced_accuracy"] < last["balanced_accuracy"] - 0.05
+    view = ecg.view("test")
+    answers, labels = view.answers[:, -1], view.label
+    hits = ((answers == 2) & (labels == 2)).sum()
+    assert 2 * hits / ((answers == 2).sum() + (labels == 2).sum()) >= 0.75, "F1 of ventricular beats"
+    assert 0.88 < test["majority"] < 0.90
+
+
+def test_the_card_says_what_the_trace_holds(ecg):
+    """Accuracy and balanced accuracy of every exit, and the confusion matrix, as printed in the card."""
+    card = (ecg.folder / "README.md").read_text()
+    test = card.split("### Test")[1].split("###")[0]
+    for index, exit in enumerate(describe(ecg.trace)["splits"]["test"]["exits"]):
+        (row,) = re.findall(rf"\| exit {index} \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|", test)
+        assert float(row[0]) == pytest.approx(100 * exit["accuracy"], abs=0.051) and float(row[1]) == pytest.approx(100 * exit["balanced_accuracy"], abs=0.051)
+    view = ecg.view("test")
+    for label, name in enumerate("NSVF"):
+        (cells,) = re.findall(rf"\| {name} \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|", card)
+        assert [int(cell.replace(",", "")) for cell in cells] == np.bincount(view.answers[view.label == label, -1], minlength=4).tolist()
+
+
+def test_recording_again_from_the_raw_records_gives_the_same_bytes(ecg, tmp_path):
+    raw = os.environ.get("EESIM_RAW_DATA")
+    if not raw or not (Path(raw) / "datasets" / "mitbih").is_dir():
+        pytest.skip("EESIM_RAW_DATA names no folder with the raw MIT-BIH records, so nothing can be recorded again")
+    import subprocess
+    import sys
+
+    command = [sys.executable, str(ecg.folder / "recipe.py"), "record", "--seed", str(ecg.trace.header.seed), "--trace", str(tmp_path / "trace.parquet")]
+    subprocess.run(command, check=True, capture_output=True)
+    from eesim.trace import read_trace
+
+    assert read_trace(tmp_path / "trace.parquet").content_hash == ecg.trace.content_hash
+
+
+def test_the_recipe_says_in_one_sentence_what_it_lacks(tmp_path):
+    import subprocess
+    import sys
+
+    environment = {name: value for name, value in os.environ.items() if name != "EESIM_RAW_DATA"}
+    done = subprocess.run([sys.executable, str(ROOT / "ecg-mitbih" / "recipe.py"), "record"], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "EESIM_RAW_DATA" in done.stderr
+
+
+def _recipe():
+    spec = importlib.util.spec_from_file_location("ecg_recipe", ROOT / "ecg-mitbih" / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
