@@ -188,9 +188,15 @@ def test_bursty_starts_in_its_stationary_state():
     assert np.mean(first < 1e6 * 20) == pytest.approx(0.25, abs=0.05)
 
 
-def test_bursty_agrees_with_walking_through_its_states():
+@pytest.mark.parametrize(
+    ("text", "rates", "sojourns"),
+    [
+        ("bursty:5/s,500/s,1s,10ms", (5e-9, 500e-9), (1e9, 1e7)),
+        ("bursty:1000/s,10000/s,100us,100us", (1e-6, 1e-5), (1e5, 1e5)),  # more sojourns than arrivals
+    ],
+)
+def test_bursty_agrees_with_walking_through_its_states(text, rates, sojourns):
     """Plain twin: spend each unit-rate step through the states one after the other."""
-    rates, sojourns = (5e-9, 500e-9), (1e9, 1e7)
     rng, bursts = Seeds(4).generator("arrivals"), Seeds(4).generator("bursts")
     state = int(bursts.random() * sum(sojourns) >= sojourns[0])
     now, left, expected = 0.0, bursts.standard_exponential() * sojourns[state], []
@@ -204,7 +210,7 @@ def test_bursty_agrees_with_walking_through_its_states():
         now += need / rates[state]
         left -= need / rates[state]
         expected.append(now)
-    assert times("bursty:5/s,500/s,1s,10ms", 3000, seed=4) == pytest.approx(np.array(expected), abs=2)
+    assert times(text, 3000, seed=4) == pytest.approx(np.array(expected), abs=2)
 
 
 def test_recorded_is_the_traces_own_times_stream_after_stream():
@@ -320,6 +326,12 @@ def test_arrays_of_any_integer_are_taken(kind):
     drawn = process.times(Seeds(0), 4)
     assert drawn.tolist() == [0, 0, 7, 200] and drawn.dtype == np.int64 and process.length == 4
     assert process.rate_hz == pytest.approx(3e9 / 200)
+    later = parse_arrivals(np.array([100, 130, 200], kind))
+    assert later.rate_hz == pytest.approx(2e9 / 100) and parse_arrivals(np.array([7], kind)).rate_hz is None
+
+
+def test_times_up_to_the_end_of_int64_are_taken():
+    assert parse_arrivals(np.array([0, INT64_MAX], np.uint64)).times(Seeds(0), 2).tolist() == [0, INT64_MAX]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +342,8 @@ def test_arrays_of_any_integer_are_taken(kind):
         (np.array([5, 3], np.uint8), "row 1: arrival at 3 ns is earlier"),
         (np.array([-1, 3]), "row 0: arrival at -1 ns is negative"),
         (np.array([-(2**63), 2**63 - 1]), "is negative"),
-        (np.array([0, 2**63], np.uint64), "row 1: arrival at 9223372036854775808 ns is beyond int64"),
+        (np.array([0, -3, -5]), "row 1: arrival at -3 ns is negative"),
+        (np.array([0, 2**63, 2**63 + 1], np.uint64), "row 1: arrival at 9223372036854775808 ns is beyond int64"),
         (np.array([0.0, 1.0]), "integer ns, got float64 [2]"),
         (np.array([], np.int64), "non-empty"),
         (np.zeros((2, 2), int), "one-dimensional"),

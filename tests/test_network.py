@@ -305,14 +305,16 @@ def test_an_addition_of_a_whole_tensor_is_no_bias(tmp_path):
     assert found["conv"].fused == () and found["conv"].params == 24 and found["Add0"].params == 128
 
 
-def test_matmul_with_its_bias_and_activation_is_one_layer(tmp_path):
-    sketch = Sketch()
+@pytest.mark.parametrize("weightless", [False, True])
+def test_matmul_with_its_bias_and_activation_is_one_layer(tmp_path, weightless):
+    sketch = Sketch(weightless=weightless)
     y = sketch.node("MatMul", [sketch.input("x", [1, 32]), sketch.weight("w", 32, 10)], "fc")
     y = sketch.node("Relu", [sketch.node("Add", [sketch.weight("b", 10), y], "bias")], "relu")
     sketch.node("Gemm", [y, sketch.weight("h", 10, 4)], "head", ["y"])
     sketch.output("y")
-    found = layers(import_onnx(sketch.save(tmp_path / "n.onnx")))
-    assert list(found) == ["fc", "head"] and found["fc"].fused == ("Add", "Relu") and found["fc"].params == 330
+    network = import_onnx(sketch.save(tmp_path / "n.onnx"))
+    found = layers(network)
+    assert list(found) == ["fc", "head"] and found["fc"].fused == ("Add", "Relu") and found["fc"].params == 330 and list(network.inputs) == ["x"]
 
 
 def test_residual_additions_are_layers_with_two_inputs(tmp_path):
@@ -342,9 +344,10 @@ def test_a_result_that_others_need_before_its_activation_is_not_fused(tmp_path):
     assert list(found) == ["conv", "gate", "swish", "flat", "head"] and found["swish"].inputs == ("conv", "gate")
 
 
-def test_what_depends_only_on_weights_and_shapes_costs_nothing(tmp_path):
+@pytest.mark.parametrize("weightless", [False, True])
+def test_what_depends_only_on_weights_and_shapes_costs_nothing(tmp_path, weightless):
     """Transposed weights, and the shape arithmetic that exporters write for a dynamic batch."""
-    sketch = Sketch()
+    sketch = Sketch(weightless=weightless)
     x = sketch.input("x", ["N", 8, 4, 4])
     size = sketch.node("Gather", [sketch.node("Shape", [x]), sketch.constant("first", np.array(0))], axis=0)
     size = sketch.node(
@@ -356,7 +359,7 @@ def test_what_depends_only_on_weights_and_shapes_costs_nothing(tmp_path):
     sketch.output("y", ["N", 10])
     network = import_onnx(sketch.save(tmp_path / "n.onnx"))
     found = layers(network)
-    assert list(found) == ["flat", "relu", "head"] and network.warnings == () and network.classes == 10
+    assert list(found) == ["flat", "relu", "head"] and network.warnings == () and network.classes == 10 and list(network.inputs) == ["x"]
     assert found["relu"].inputs == ("flat",) and (found["head"].kind, found["head"].params, found["head"].macs) == ("fully_connected", 1280, 1280)
 
 
@@ -434,6 +437,27 @@ def test_a_subset_of_the_outputs_moves_nothing_that_is_still_used(tmp_path):
     network = import_onnx(multi_exit().save(tmp_path / "n.onnx"), outputs=["y0", "y2"])
     assert [[layer.name for layer in segment] for segment in network.segments] == [["s0/conv"], ["s1/pool", "s1/depthwise", "s2/pointwise"]]
     assert list(network.inputs) == ["x", "side"]
+
+
+def test_two_classes_and_convolutional_heads_are_counted(tmp_path):
+    sketch = Sketch()
+    y = sketch.node("GlobalAveragePool", [sketch.input("x", [1, 6, 4, 4])], "pool")
+    sketch.node("Conv", [y, sketch.weight("w", 2, 6, 1, 1)], "head", ["y"])
+    sketch.output("y", [1, 2, 1, 1])
+    network = import_onnx(sketch.save(tmp_path / "n.onnx"))
+    assert network.classes == 2 and network.final_head == "pool" and network.head_macs == [12]
+
+
+def test_a_data_input_that_is_only_added_or_picked_from_stays_an_input(tmp_path):
+    """Both look like weights without values, but nothing else is computed before them, or the places picked are constant."""
+    sketch = Sketch()
+    x, z = sketch.input("x", [1, 6]), sketch.input("z", [1, 3, 6])
+    picked = sketch.node("Gather", [z, sketch.constant("second", np.array(1))], "pick", axis=1)
+    y = sketch.node("Add", [sketch.node("Add", [x, picked], "add"), sketch.input("s", [1, 6])], "more")
+    sketch.node("Gemm", [y, sketch.weight("w", 6, 4)], "head", ["y"])
+    sketch.output("y")
+    network = import_onnx(sketch.save(tmp_path / "n.onnx"))
+    assert list(network.inputs) == ["x", "z", "s"] and [layer.name for layer in network.layers] == ["pick", "add", "more", "head"]
 
 
 def test_where_the_final_head_begins_can_be_said(tmp_path):

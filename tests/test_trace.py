@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -179,6 +180,15 @@ def test_classes_may_be_a_number_and_optional_keys_absent(tmp_path):
     assert read_trace(write(tmp_path, least)).header == TraceHeader("n", EXITS, ["0", "1", "2"])
     nulls = dict.fromkeys(("dataset", "split_rule", "training_mode", "recipe", "seed", "tau_edge", "content_hash", "recorder_version"))
     assert read_trace(write(tmp_path, {**least, **nulls})).header == TraceHeader("n", EXITS, ["0", "1", "2"])
+
+
+def test_the_content_hash_is_sha256_over_names_types_and_bytes():
+    """Studies are told apart by it, so it must stay what it is."""
+    trace = trace_of_arrays(np.array([[[0.5, 1.0]]], np.float16), np.array([1]), stream_id=np.array([7]), time_ns=np.array([9]))
+    columns = [("sample_id", "<i8", 0), ("stream_id", "<i4", 7), ("time_ns", "<i8", 9), ("split", "|u1", 1), ("label", "<i4", 1)]
+    plain = b"".join(f"{name}:{kind}:(1,);".encode() + np.array([value], kind).tobytes() for name, kind, value in columns)
+    plain += b"logits_0:<f2:(1, 2);" + np.array([0.5, 1.0], "<f2").tobytes()
+    assert trace.content_hash == hashlib.sha256(plain).hexdigest()
 
 
 def test_the_content_hash_covers_every_column_and_nothing_else():
@@ -638,6 +648,17 @@ def test_describe_says_what_can_be_counted_by_hand():
     assert first["mean_confidence"] == pytest.approx(0.75) and last["mean_confidence"] == pytest.approx(0.75, rel=1e-6)
     assert test["persistence"] == 66 / 68  # 35 labelled a stream, 34 pairs, one change each
     assert json.loads(json.dumps(record)) == record
+
+
+def test_describe_tells_the_header_and_both_splits():
+    made = builders.trace(samples=60, calibration=20)
+    head = replace(made.header, dataset={"name": "d"}, split_rule="by row", recipe="r.py", seed=3, training_mode="frozen", content_hash="abc")
+    record = describe(replace(made, header=head))
+    about = {"training_mode": "frozen", "dataset": {"name": "d"}, "split_rule": "by row", "recipe": "r.py", "seed": 3, "content_hash": "abc"}
+    assert {key: record[key] for key in about} == about
+    assert {name: split["samples"] for name, split in record["splits"].items()} == {"calibration": 20, "test": 40}
+    bare = describe(replace(made, header=TraceHeader("n", 4, ["a", "b", "c", "d"])))
+    assert [bare[key] for key in about] == [None, {}, None, None, None, None]
 
 
 def test_describe_without_labels_has_nulls():

@@ -209,6 +209,8 @@ def test_errors_are_one_line_with_file_field_and_problem():
 def test_the_nearest_choice_is_named():
     choices = ["max-softmax", "entropy", "margin"]
     assert nearest("entrpy", choices) == ["entropy"] and nearest("soft", choices) == ["max-softmax"] and nearest("qqq", choices) == []
+    assert nearest("MARGIN", choices) == ["margin"] and nearest("a-rule-named-entropy-of-mine", choices) == ["entropy"]
+    assert nearest("parsec", ["s", "ms"]) == [], "one letter is like anything"
     assert choose("marginn", choices) == "did you mean 'margin'?"
     assert choose("qqq", choices) == "choose one of max-softmax, entropy, margin"
     assert choose("qqq", [f"name{index}" for index in range(20)]).endswith("name11, …")
