@@ -76,7 +76,9 @@ def read_trace(path: str | Path) -> ExitTrace:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)  # read_table would load pandas
+        schema = pq.ParquetFile(path).schema_arrow  # read_table would load pandas
+        words = ["split"] if "split" in schema.names and pa.types.is_string(schema.field("split").type) else None
+        table = pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=words).read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"not a readable Parquet file ({str(error).splitlines()[0][:120]})", file=path) from None
     return _check(table, path)
@@ -198,7 +200,8 @@ def _logits(table, name: str, classes: int, path: Path) -> np.ndarray:
     else:
         lengths = np.from_dlpack(data.value_lengths())
         _first(lengths != classes, path, name, lambda row: f"{lengths[row]} logits where the header names {classes} classes")
-    values = data.flatten()
+    fixed = pa.types.is_fixed_size_list(kind)  # without nulls `flatten` would only slice, and load more of pyarrow to do so
+    values = data.values.slice(data.offset * classes, len(data) * classes) if fixed else data.flatten()
     if values.type not in (pa.float16(), pa.float32()):
         raise BadInput(f"must hold float16 or float32, holds {values.type}", file=path, field=name)
     if values.null_count:
@@ -235,7 +238,10 @@ def _splits(table, column, path: Path) -> np.ndarray:
     data = _one_chunk(split if pa.types.is_dictionary(split.type) else split.dictionary_encode())
     if data.null_count:
         raise BadInput(f"row {_first_null(data)}: is null", file=path, field=name)
-    known = [value and value.decode(errors="backslashreplace") for value in data.dictionary.cast(pa.large_binary()).to_pylist()]
+    try:
+        known = data.dictionary.to_pylist()
+    except UnicodeDecodeError:  # to be named in the message all the same
+        known = [value and value.decode(errors="backslashreplace") for value in data.dictionary.cast(pa.large_binary()).to_pylist()]
     return np.array(known, dtype=np.str_)[np.from_dlpack(data.indices)]
 
 
