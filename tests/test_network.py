@@ -175,6 +175,11 @@ def test_einsum_has_macs(tmp_path, equation, weight, macs):
     assert (layer.macs, layer.kind, layer.params) == (macs, "fully_connected" if weight else "matmul", 24 if weight else 0)
 
 
+def test_einsum_of_one_operand_moves_numbers_only(tmp_path):
+    layer = only(tmp_path, single("Einsum", [1, 6, 8], flat=48, equation="bij->bji"))
+    assert (layer.macs, layer.elements_in, layer.elements_out, layer.params) == (0, 48, 48, 0)
+
+
 RECURRENT = {
     # name: (gates, input [steps, batch, size], directions, attributes)
     "LSTM": (4, [10, 1, 16], 1, {}),
@@ -234,16 +239,19 @@ def test_lookups_store_their_table(tmp_path):
 
 def test_pooling_and_the_rest_have_no_macs(tmp_path):
     sketch = Sketch()
-    y = sketch.node("MaxPool", [sketch.input("x", [1, 4, 8, 8])], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    y = sketch.node("AveragePool", [sketch.input("x", [1, 4, 9, 9])], "average", kernel_shape=[2, 2])
+    y = sketch.node("MaxPool", [y], "pool", kernel_shape=[2, 2], strides=[2, 2])
     y = sketch.node("Softmax", [sketch.node("Tanh", [sketch.node("GlobalAveragePool", [y], "mean")], "tanh")], "soft", axis=1)
     sketch.node("Gemm", [sketch.node("Flatten", [y], "flat"), sketch.weight("w", 4, 4)], "head", ["y"])
     sketch.output("y")
     found = layers(import_onnx(sketch.save(tmp_path / "n.onnx")))
     assert [(name, found[name].kind) for name in found] == [
-        ("pool", "pooling"), ("mean", "pooling"), ("tanh", "elementwise"), ("soft", "softmax"), ("flat", "reshape"), ("head", "fully_connected")
+        ("average", "pooling"), ("pool", "pooling"), ("mean", "pooling"), ("tanh", "elementwise"), ("soft", "softmax"),
+        ("flat", "reshape"), ("head", "fully_connected"),
     ]  # fmt: skip
     assert found["pool"].kernel == (2, 2) and found["pool"].stride == (2, 2) and found["mean"].kernel == (4, 4)
-    assert [layer.macs for layer in found.values()] == [0, 0, 0, 0, 0, 16]
+    assert found["average"].stride == (1, 1) and {layer.groups for layer in found.values()} == {1}
+    assert [layer.macs for layer in found.values()] == [0, 0, 0, 0, 0, 0, 16]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -448,11 +456,13 @@ def test_two_classes_and_convolutional_heads_are_counted(tmp_path):
     assert network.classes == 2 and network.final_head == "pool" and network.head_macs == [12]
 
 
-def test_a_data_input_that_is_only_added_or_picked_from_stays_an_input(tmp_path):
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_data_input_that_is_only_added_or_picked_from_stays_an_input(tmp_path, inline):
     """Both look like weights without values, but nothing else is computed before them, or the places picked are constant."""
     sketch = Sketch()
     x, z = sketch.input("x", [1, 6]), sketch.input("z", [1, 3, 6])
-    picked = sketch.node("Gather", [z, sketch.constant("second", np.array(1))], "pick", axis=1)
+    place = sketch.node("Constant", [], value=numpy_helper.from_array(np.array(1))) if inline else sketch.constant("second", np.array(1))
+    picked = sketch.node("Gather", [z, place], "pick", axis=1)
     y = sketch.node("Add", [sketch.node("Add", [x, picked], "add"), sketch.input("s", [1, 6])], "more")
     sketch.node("Gemm", [y, sketch.weight("w", 6, 4)], "head", ["y"])
     sketch.output("y")
@@ -551,6 +561,9 @@ def test_an_operator_that_onnx_does_not_know_is_a_warning_too(tmp_path, domain, 
 
 def test_every_operator_with_a_rule_has_a_kind_that_profiles_price():
     assert set(OPERATOR_KINDS.values()) <= set(KINDS)
+    widths = {"float32": "float32", "fp32": "float32", "fp16": "float16", "int16": "int16", "int8": "int8", "uint8": "uint8"}
+    assert {name: ITEM_BYTES[name] for name in widths} == {name: np.dtype(kind).itemsize for name, kind in widths.items()}
+    assert ITEM_BYTES["bf16"] == 2 and ITEM_BYTES["fp8"] == 1
     assert convolution_kind((3, 3), 1, 1) == "conv" and convolution_kind((1, 1), 8, 8) == "depthwise" and convolution_kind((1,), 2, 8) == "pointwise"
     assert work("softmax", 10, "entropy", 5) == Layer("entropy", "entropy", "softmax", (1, 10), (1, 10), 5, 0, 10, 10)
 

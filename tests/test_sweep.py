@@ -142,6 +142,33 @@ def test_a_folder_that_holds_another_study_is_refused(made_workload, devices, tm
         eesim.sweep([made_workload], devices[:1], ["margin"], thresholds=[0.5], out=tmp_path / "study", arrivals="closed")
 
 
+def test_point_ids_follow_contents_and_not_names(tmp_path, devices):
+    """Another network, another file of arrivals, another array, another mechanism under the same name: another point."""
+
+    def ids(arrivals, mechanism="margin", macs=None):
+        folder = builders.write_workload(tmp_path / "same", net=builders.network(4, macs))
+        frame = eesim.sweep([folder], devices[:1], [mechanism], settings=3, arrivals=arrivals)
+        return set(frame[~frame.mechanism.isin(BOUNDS)].point)
+
+    assert ids("closed") == ids("closed") != ids("closed", macs=[5, 6, 7, 8])
+    times = np.arange(5000, dtype=np.int64) * 10**6
+    other = times.copy()
+    other[2500] += 1
+    assert ids(times) != ids(other) and ids(times) == ids(times.copy())
+    path = tmp_path / "times.csv"
+    found = []
+    for scale in (1, 2):
+        path.write_text("arrival_ms\n" + "\n".join(str(index * scale) for index in range(100)))
+        found.append(ids(f"file:{path}"))
+    assert found[0] != found[1]
+    mine = tmp_path / "mine.py"
+    found = []
+    for bar in (0.5, 0.6):
+        mine.write_text(f"from eesim.mechanisms import STOP, Mechanism\nclass Mine(Mechanism):\n    @staticmethod\n    def step(exit, observed, scratch, memory, parameters, situation, answer):\n        return STOP if exit >= 0 and observed[exit, 0] > {bar} else exit + 1\n")
+        found.append(ids("closed", str(mine)))
+    assert found[0] != found[1]
+
+
 def test_bad_sweeps_are_one_line(made_workload, devices):
     for arguments, telling in (
         ({"mechanisms": ["margn"]}, "did you mean 'margin'"),

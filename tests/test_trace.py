@@ -157,6 +157,15 @@ def test_other_spellings_of_the_same_columns_are_read(tmp_path, changes):
         assert read.logits[exit].tolist() == {**columns(), **changes}[f"logits_{exit}"].to_pylist()
 
 
+def test_one_exit_and_two_classes_are_enough(tmp_path):
+    columns = {"label": pa.array([0, 1] * 4, pa.int32()), "logits_0": lists(np.tile([0.0, np.log(3.0)], (N, 1)).astype(np.float32)), "logits_1": None}
+    read = read_trace(write(tmp_path, header(exits=1, classes=["no", "yes"]), **columns))
+    view = TraceView(read)
+    assert (read.exits, read.classes) == (1, 2)
+    assert view.confidence == pytest.approx(np.full((5, 1), 0.75)) and view.margin == pytest.approx(np.full((5, 1), 0.5))
+    assert read_trace(npz(tmp_path / "t.npz", logits=np.zeros((1, 5, 2)), labels=np.zeros(5, int))).classes == 2
+
+
 def test_many_row_groups_with_dictionaries_of_their_own_are_one_trace(tmp_path):
     made = columns()
     made["split"] = made["split"].dictionary_encode()
@@ -631,7 +640,7 @@ def test_class_counts_leave_out_what_has_no_label():
 
 
 def test_describe_says_what_can_be_counted_by_hand():
-    """Two exits, two classes, 60 samples of class 0, 10 of class 1 and 2 without a label, in two streams."""
+    """Two exits, two classes, 60 samples of class 0, 10 of class 1 and 2 without a label, in two streams; recall counts from 50 samples."""
     labels = np.array([0] * 60 + [1] * 10 + [-1] * 2)
     logits = np.zeros((2, 72, 2), np.float32)
     logits[:, :, 0] = np.log(3.0)  # both exits answer 0 with confidence 3/4 …
@@ -648,6 +657,13 @@ def test_describe_says_what_can_be_counted_by_hand():
     assert first["mean_confidence"] == pytest.approx(0.75) and last["mean_confidence"] == pytest.approx(0.75, rel=1e-6)
     assert test["persistence"] == 66 / 68  # 35 labelled a stream, 34 pairs, one change each
     assert json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.parametrize(("count", "balanced"), [(49, 1.0), (50, 0.5)])
+def test_balanced_accuracy_counts_classes_from_fifty_samples(count, balanced):
+    labels = np.array([0] * 60 + [1] * count)
+    logits = np.tile([1.0, 0.0], (1, labels.size, 1)).astype(np.float32)
+    assert describe(trace_of_arrays(logits, labels))["splits"]["test"]["exits"][0]["balanced_accuracy"] == balanced
 
 
 def test_describe_tells_the_header_and_both_splits():

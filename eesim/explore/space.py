@@ -6,8 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from eesim.bundled import profile_names, workload_names
 from eesim.errors import BadInput
@@ -45,12 +49,41 @@ class Part:
 
     def point_id(self, setting: Values, device: Device) -> str:
         """A name for one point that depends on everything its figures depend on, and on nothing else."""
-        load = {name: value for name, value in vars(self.load).items() if value is not None}
-        content = [
-            self.workload.trace.content_hash, self.workload.name, list(self.exits), {name: str(value) for name, value in load.items()},
-            self.mechanism.name, {name: str(value) for name, value in setting.items()}, device.profile.content_hash, device.operating_point,
-        ]  # fmt: skip
+        values = {name: str(value) for name, value in setting.items()}
+        content = [self._fingerprint, values, device.profile.content_hash, device.operating_point]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _fingerprint(self) -> list:
+        """What all points of the part share: contents, not names of files that may change."""
+        load = {name: str(value) for name, value in vars(self.load).items() if value is not None and name != "arrivals"}
+        arrivals = self.workload.arrivals if self.load.arrivals is None else self.load.arrivals
+        return [
+            self.workload.name, self.workload.trace.content_hash, self.workload.network.content_hash, list(self.exits), load,
+            self.mechanism.name, _content_of_mechanism(self.mechanism), _content_of_arrivals(arrivals, self.workload.folder),
+        ]  # fmt: skip
+
+
+def _content_of_arrivals(arrivals: Any, folder: Path) -> str:
+    """Text of a process, with what is in the file or array it names."""
+    if isinstance(arrivals, np.ndarray):
+        return f"times {hashlib.sha256(np.ascontiguousarray(arrivals, np.int64).tobytes()).hexdigest()}"
+    text = getattr(arrivals, "text", None) or str(arrivals)
+    keyword, _, path = text.partition(":")
+    if keyword == "file":
+        for place in (Path(path), folder / path):
+            if place.is_file():
+                return f"file {hashlib.sha256(place.read_bytes()).hexdigest()}"
+    return text
+
+
+def _content_of_mechanism(mechanism: Mechanism) -> str:
+    """The source of a mechanism of one's own, which may change under its name; bundled ones change with the version of eesim."""
+    if type(mechanism).__module__.startswith("eesim.mechanisms."):
+        return ""
+    rule = getattr(mechanism, "step", None) or type(mechanism).decide
+    path = Path(getattr(rule, "py_func", rule).__code__.co_filename)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
 
 
 @dataclass(frozen=True)

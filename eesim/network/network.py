@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +53,12 @@ class Network:
     def head_macs(self) -> list[int]:
         """MACs of each head, length `exits`."""
         return [sum(layer.macs for layer in head) for head in self.heads]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over everything about the network but its name."""
+        content = (self.inputs, self.segments, self.heads, self.data_type, self.classes)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     @property
     def params(self) -> int:

@@ -191,8 +191,6 @@ class Graph:
         node = self.producer.get(tensor)
         if node is None:
             return tensor
-        if node in self.fused_into:
-            return self.nodes[self.fused_into[node]].name
         data = self.data(self.nodes[node])
         return self.source(data[0]) if data and self.free(node) else self.nodes[node].name
 
