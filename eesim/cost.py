@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -129,7 +130,7 @@ class MechanismCost:
     def _merge(self, parts: list[int]) -> np.ndarray:
         """Sums of what lies between enabled exits, int64 [E enabled]."""
         edges = [-1, *self.exits]
-        return np.array([sum(parts[low + 1 : high + 1]) for low, high in zip(edges, edges[1:], strict=False)], np.int64)
+        return np.array([sum(parts[low + 1 : high + 1]) for low, high in pairwise(edges)], np.int64)
 
     @cached_property
     def segment_ns(self) -> np.ndarray:

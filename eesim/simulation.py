@@ -196,7 +196,9 @@ def overload_warning(scenario: Scenario, busy_ns: int, served: int, horizon_ns: 
     return [f"overload: {offered:.2f} times what the servers can do is offered (utilisation {busy:.1%}); {grows}"]
 
 
-def setting(workload: Workload, priced: NetworkCost, mechanism: Mechanism, values: Values, scenario: Scenario, load: Load, tuned: Any = None) -> dict[str, Any]:
+def setting(
+    workload: Workload, priced: NetworkCost, mechanism: Mechanism, values: Values, scenario: Scenario, load: Load, tuned: Any = None
+) -> dict[str, Any]:
     """What was simulated, for the summary."""
     trained = workload.trace.header.training_mode or None
     subset = len(scenario.view.recorded_exits) < workload.network.exits
@@ -258,5 +260,3 @@ def cached_price(workload: Workload, profile: Profile, operating_point: str | No
     if key not in workload.memo:
         workload.memo[key] = price_network(workload.network, profile, operating_point, data_type)
     return workload.memo[key]
-
-

@@ -108,7 +108,9 @@ def tune_priced(
     static = load_mechanism("static")
     reference = evaluate(view, static, [{}], MechanismCost(priced, exits, static, view.classes))
     if reference.cost[objective] is None:
-        raise BadInput(f"profile '{priced.profile.name}' gives no energy, so nothing can be tuned to it; choose 'latency' or 'macs'", field="objective")
+        raise BadInput(
+            f"profile '{priced.profile.name}' gives no energy, so nothing can be tuned to it; choose 'latency' or 'macs'", field="objective"
+        )
     least = getattr(reference, metric)[0] - drop - 1e-12
     if np.isnan(least):
         raise BadInput(f"{metric} of the calibration split is not known (too few labels)", field="metric")
@@ -119,7 +121,8 @@ def tune_priced(
     settings, evaluation = search(view, mechanism, cost, least=least, objective=objective, metric=metric, per_exit=per_exit)
     best = cheapest(evaluation, least=least, objective=objective, metric=metric)
     if best is None or evaluation.cost[objective][best] >= reference.cost[objective][0]:
-        why = f"no setting of '{mechanism.name}' on '{priced.profile.name}' is within {drop:.3g} of static {metric.replace('_', ' ')} and cheaper in {objective}"
+        limits = f"within {drop:.3g} of static {metric.replace('_', ' ')} and cheaper in {objective}"
+        why = f"no setting of '{mechanism.name}' on '{priced.profile.name}' is {limits}"
         return Tuned(static, {}, drop, objective, metric, _seen(reference, 0, metric, objective), (f"{why}; static is used",))
     return Tuned(mechanism, settings[best], drop, objective, metric, _seen(evaluation, best, metric, objective))
 
@@ -161,9 +164,7 @@ def search(
     for _ in range(10):
         if best is None:
             break
-        around = [vectors[best]] + [
-            (*vectors[best][:exit], value, *vectors[best][exit + 1 :]) for exit in range(free) for value in fine[exit]
-        ]
+        around = [vectors[best]] + [(*vectors[best][:exit], value, *vectors[best][exit + 1 :]) for exit in range(free) for value in fine[exit]]
         tried = _evaluate_vectors(view, mechanism, around, cost)
         better = cheapest(tried, least=least, objective=objective, metric=metric)
         vectors, evaluation, best = around, tried, better

@@ -28,7 +28,14 @@ def network(exits: int = 4, macs: list[int] | None = None, classes: int = 4) -> 
 
 
 def trace(
-    samples: int = 600, exits: int = 4, classes: int = 4, seed: int = 0, streams: int = 3, calibration: int = 200, unlabelled: int = 0, gap_ns: int = 10**7
+    samples: int = 600,
+    exits: int = 4,
+    classes: int = 4,
+    seed: int = 0,
+    streams: int = 3,
+    calibration: int = 200,
+    unlabelled: int = 0,
+    gap_ns: int = 10**7,
 ) -> ExitTrace:
     """Exits that see the same noisy evidence with less and less noise; the first `calibration` rows are the calibration split."""
     rng = np.random.default_rng(seed)

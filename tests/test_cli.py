@@ -77,7 +77,8 @@ def test_every_help_shows_an_example(words):
 def test_help_lists_every_verb_and_imports_nothing_heavy():
     text = eesim("--help", check=0).stdout
     assert all(verb in text for verb in VERBS)
-    code = "import sys\nimport eesim, eesim.cli.main\nprint(sorted({'numpy', 'numba', 'pandas', 'pyarrow', 'pydantic', 'matplotlib'} & set(sys.modules)))"
+    heavy = {"numpy", "numba", "pandas", "pyarrow", "pydantic", "matplotlib"}
+    code = f"import sys\nimport eesim, eesim.cli.main\nprint(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -111,7 +112,9 @@ def test_run_in_three_formats(here):
 
 
 def test_per_exit_thresholds_subsets_and_tuning(here):
-    record = json.loads(eesim(*RUN, "-m", "entropy", "--set", "threshold=0.2,never,0.5", "--exits", "0,2", "--format", "json", cwd=here, check=0).stdout)
+    record = json.loads(
+        eesim(*RUN, "-m", "entropy", "--set", "threshold=0.2,never,0.5", "--exits", "0,2", "--format", "json", cwd=here, check=0).stdout
+    )
     assert record["parameters"] == {"threshold": [0.2, "never", 0.5]} and record["exits"] == [0, 2, 3] and record["exit_fractions"][1] == 0
     record = json.loads(eesim(*RUN, "-m", "entropy", "--accuracy-drop", "2%", "--objective", "latency", "--format", "json", cwd=here, check=0).stdout)
     assert record["tuned"]["accuracy_drop"] == 0.02 and 0 < record["parameters"]["threshold"] < 1.4
@@ -134,7 +137,9 @@ def test_compare_sweep_and_plan_print_tables_and_write_files(here):
     done = eesim("compare", "-w", "./made", "-p", PROFILE, "--accuracy-drop", "2%", "--arrivals", "poisson:200/s", "--out", "cmp", cwd=here, check=0)
     assert "max-softmax threshold" in done.stdout and "oracle" in done.stdout and "comparing" in done.stderr
     assert sorted(os.listdir(here / "cmp")) == ["comparison.parquet", "exits.png", "queueing.png"]
-    done = eesim("sweep", "-w", "./made", "-p", PROFILE, "--thresholds", "0.5:0.9:3", "--arrivals", "poisson:200/s", "--out", "study", cwd=here, check=0)
+    done = eesim(
+        "sweep", "-w", "./made", "-p", PROFILE, "--thresholds", "0.5:0.9:3", "--arrivals", "poisson:200/s", "--out", "study", cwd=here, check=0
+    )
     assert "static" in done.stdout and "'patience' has no threshold" in done.stderr and "sweeping" in done.stderr
     names = set(os.listdir(here / "study"))
     assert {"points.parquet", "manifest.json"} < names and len([name for name in names if name.endswith(".png")]) == 3
@@ -283,7 +288,11 @@ def test_broken_yaml_is_one_line(here):
 
 
 def test_an_interrupt_is_one_line(here):
-    code = "import eesim.cli.main as m, eesim.simulation as s\ndef stop(*a, **k): raise KeyboardInterrupt\ns.simulate = stop\nimport sys\nsys.argv = sys.argv[1:]\nm.main()"
+    code = (
+        "import sys\nimport eesim.cli.main as main, eesim.simulation as simulation\n"
+        "def stop(*arguments, **options):\n    raise KeyboardInterrupt\n"
+        "simulation.simulate = stop\nsys.argv = sys.argv[1:]\nmain.main()"
+    )
     done = subprocess.run([sys.executable, "-c", code, "eesim", *RUN], capture_output=True, text=True, cwd=here)
     assert done.returncode == 130 and "interrupted" in done.stderr and "Traceback" not in done.stderr
 

@@ -68,7 +68,9 @@ def test_mg1_with_the_services_of_a_trace(made_workload, made_profile, load):
     theory = rate * (service**2).mean() / (2 * (1 - load))
     text = f"poisson:{float(rate) * 1e9!r}/s"
     options = {"arrivals": text, "order": "resampled", "requests": 500_000, "warmup": 10_000}
-    values = [eesim.simulate(made_workload, made_profile, "max-softmax", {"threshold": 0.7}, seed=seed, **options)["wait_ms.mean"] for seed in range(24)]
+    values = [
+        eesim.simulate(made_workload, made_profile, "max-softmax", {"threshold": 0.7}, seed=seed, **options)["wait_ms.mean"] for seed in range(24)
+    ]
     holds([value * 1e6 for value in values], theory)
 
 

@@ -134,7 +134,11 @@ def scenarios(draw, device):
     if exits > 1 and draw(st.booleans()):
         kept = draw(st.lists(st.integers(0, exits - 2), unique=True, max_size=exits - 1))
         view = view.restricted((*sorted(kept), exits - 1))
-    values = {"answer": 1} if rule.name == "constant" else {p.name: (draw(st.integers(1, 3)) if p.integer else draw(st.sampled_from([0.0, 0.45, 0.6, 0.8, 1.0]))) for p in rule.parameters}
+    values = (
+        {"answer": 1}
+        if rule.name == "constant"
+        else {p.name: (draw(st.integers(1, 3)) if p.integer else draw(st.sampled_from([0.0, 0.45, 0.6, 0.8, 1.0]))) for p in rule.parameters}
+    )
     values = rule.check(values, view)
     macs = draw(st.lists(st.integers(0, 9000), min_size=exits, max_size=exits))
     priced = price_network(builders.network(exits, macs, 3), device)
@@ -152,8 +156,8 @@ def scenarios(draw, device):
     rows, in_order = sample_order(view, load.order, requests, seeds, process)
     capacity = draw(st.sampled_from([-1, -1, 0, 1, 3]))
     return Scenario(
-        view, rows, in_order, rule, values, MechanismCost(priced, view.recorded_exits, rule, view.classes), process, seeds, requests, servers, capacity,
-        draw(st.booleans()), draw(st.sampled_from([-1, 5, 20])), draw(st.integers(0, requests - 1)),
+        view, rows, in_order, rule, values, MechanismCost(priced, view.recorded_exits, rule, view.classes), process, seeds,
+        requests, servers, capacity, draw(st.booleans()), draw(st.sampled_from([-1, 5, 20])), draw(st.integers(0, requests - 1)),
     )  # fmt: skip
 
 
@@ -164,7 +168,14 @@ def columns(outcome):
     served = timeline.start >= 0
     chosen = {name: np.where(served, np.resize(getattr(verdicts, name), size), -1) for name in ("exit", "prediction", "correct")}
     energy = np.where(served, np.resize(timeline.decided.energy_nj, size), 0)
-    return {"arrival": timeline.arrival, "start": timeline.start, "response": timeline.response, "finish": timeline.finish, "energy": energy, **chosen}
+    return {
+        "arrival": timeline.arrival,
+        "start": timeline.start,
+        "response": timeline.response,
+        "finish": timeline.finish,
+        "energy": energy,
+        **chosen,
+    }
 
 
 def test_all_engines_agree_byte_for_byte(tmp_path_factory):
@@ -176,7 +187,14 @@ def test_all_engines_agree_byte_for_byte(tmp_path_factory):
     def agree(scenario):
         reference = run(scenario, "simpy")
         expected = columns(reference)
-        figures = (reference.latency.mean, reference.latency.percentile(95), reference.dropped, reference.late, reference.busy_ns, reference.horizon_ns)
+        figures = (
+            reference.latency.mean,
+            reference.latency.percentile(95),
+            reference.dropped,
+            reference.late,
+            reference.busy_ns,
+            reference.horizon_ns,
+        )
         assert (expected["finish"] >= expected["response"]).all() and (expected["start"] <= expected["response"]).all()
         for engine, obstacle in obstacles(scenario).items():
             if obstacle is None and engine != "simpy":

@@ -18,7 +18,19 @@ ROOT = Path(__file__).parents[1]
 def installed(tmp_path_factory):
     """A virtual environment with the wheel; its dependencies are those of this environment, so nothing is fetched."""
     folder = tmp_path_factory.mktemp("install")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        str(folder),
+        str(ROOT),
+    ]
     subprocess.run(build, check=True, capture_output=True, cwd=folder)
     (wheel,) = folder.glob("eesim-*.whl")
     venv.create(folder / "env", with_pip=True)

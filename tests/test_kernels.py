@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import twins
@@ -116,7 +118,7 @@ def test_percentiles_are_nearest_ranks(values, q):
 
 def test_histogram_bins_are_narrow_and_join():
     edges = [bin_edges(place) for place in range(40 * 128)]
-    assert all(high + 1 == low for (_, high), (low, _) in zip(edges, edges[1:], strict=False))
+    assert all(high + 1 == low for (_, high), (low, _) in pairwise(edges))
     assert max((high - low) / max(low, 1) for low, high in edges) <= 1 / 128
 
 

@@ -111,7 +111,7 @@ def test_array_form_compiled_step_and_plain_twin_agree(name, exits):
         values = rule.check(values, view)
         array, compiled = rule.decide(view, values), decide_in_order(rule, view, values)
         streams, memory = carried_state(rule, view)
-        visited, answered, exit, label = twins.decide(
+        visited, _, exit, label = twins.decide(
             step_of(rule), observations(rule, view), streams, memory, max(rule.scratch, 1), rule.pack(values, view)
         )
         assert_array_equal(array.exit, compiled.exit)

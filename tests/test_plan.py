@@ -31,7 +31,12 @@ def test_deployments_meet_every_constraint_when_run_again(larger_workload, devic
     for item in plan.deployments:
         summary = item.summary
         again = eesim.simulate(
-            larger_workload, item.candidate.device.profile, summary["mechanism"], summary["parameters"], exits=summary["exits"], arrivals="poisson:100/s"
+            larger_workload,
+            item.candidate.device.profile,
+            summary["mechanism"],
+            summary["parameters"],
+            exits=summary["exits"],
+            arrivals="poisson:100/s",
         )
         assert again["accuracy"] >= 0.95 and again["latency_ms.p99"] <= 4 and again["active_mj_mean"] <= 0.05
         assert again["energy_mj.mean"] == summary["energy_mj"]["mean"], "figures are those of a run on the test split"

@@ -36,7 +36,9 @@ def devices(tmp_path):
 @pytest.mark.parametrize("figures", ["all", "means"])
 @pytest.mark.parametrize("arrivals", ["closed", "poisson:1200/s", "recorded:10"])
 def test_every_point_equals_the_single_run(made_workload, devices, figures, arrivals):
-    frame = eesim.sweep([made_workload], devices, {"max-softmax": {"threshold": [0.5, 0.8]}, "patience": {"patience": [1, 2]}}, arrivals=arrivals, figures=figures)
+    frame = eesim.sweep(
+        [made_workload], devices, {"max-softmax": {"threshold": [0.5, 0.8]}, "patience": {"patience": [1, 2]}}, arrivals=arrivals, figures=figures
+    )
     assert len(frame) == 3 * (len(BOUNDS) + 4) and frame.point.is_unique
     for _, row in frame.iterrows():
         single = eesim.simulate(made_workload, devices[int(row.profile[-1])], row.mechanism, json.loads(row.parameters), arrivals=arrivals).summary()
@@ -164,7 +166,13 @@ def test_point_ids_follow_contents_and_not_names(tmp_path, devices):
     mine = tmp_path / "mine.py"
     found = []
     for bar in (0.5, 0.6):
-        mine.write_text(f"from eesim.mechanisms import STOP, Mechanism\nclass Mine(Mechanism):\n    @staticmethod\n    def step(exit, observed, scratch, memory, parameters, situation, answer):\n        return STOP if exit >= 0 and observed[exit, 0] > {bar} else exit + 1\n")
+        mine.write_text(
+            "from eesim.mechanisms import STOP, Mechanism\n"
+            "class Mine(Mechanism):\n"
+            "    @staticmethod\n"
+            "    def step(exit, observed, scratch, memory, parameters, situation, answer):\n"
+            f"        return STOP if exit >= 0 and observed[exit, 0] > {bar} else exit + 1\n"
+        )
         found.append(ids("closed", str(mine)))
     assert found[0] != found[1]
 

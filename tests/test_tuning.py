@@ -55,7 +55,9 @@ def test_what_tuning_says_is_what_a_run_over_calibration_gives(made_workload, ma
     result = eesim.simulate(made_workload, made_profile, tuned.mechanism, tuned.parameters, split="calibration", arrivals="closed")
     static = eesim.simulate(made_workload, made_profile, "static", split="calibration", arrivals="closed")
     assert result[metric] == pytest.approx(tuned.calibration[metric]) and result[metric] >= static[metric] - 0.02 - 1e-12
-    figure, value = {"energy": ("active_mj_mean", "energy_mj"), "latency": ("latency_ms.mean", "latency_ms"), "macs": ("macs_mean", "macs")}[objective]
+    figure, value = {"energy": ("active_mj_mean", "energy_mj"), "latency": ("latency_ms.mean", "latency_ms"), "macs": ("macs_mean", "macs")}[
+        objective
+    ]
     assert result[figure] == pytest.approx(tuned.calibration[value]) and result[figure] < static[figure]
 
 

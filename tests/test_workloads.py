@@ -79,7 +79,9 @@ def test_the_card_says_what_the_trace_holds(ecg):
     test = card.split("### Test")[1].split("###")[0]
     for index, exit in enumerate(describe(ecg.trace)["splits"]["test"]["exits"]):
         (row,) = re.findall(rf"\| exit {index} \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|", test)
-        assert float(row[0]) == pytest.approx(100 * exit["accuracy"], abs=0.051) and float(row[1]) == pytest.approx(100 * exit["balanced_accuracy"], abs=0.051)
+        assert float(row[0]) == pytest.approx(100 * exit["accuracy"], abs=0.051) and float(row[1]) == pytest.approx(
+            100 * exit["balanced_accuracy"], abs=0.051
+        )
     view = ecg.view("test")
     for label, name in enumerate("NSVF"):
         (cells,) = re.findall(rf"\| {name} \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|", card)
@@ -93,7 +95,15 @@ def test_recording_again_from_the_raw_records_gives_the_same_bytes(ecg, tmp_path
     import subprocess
     import sys
 
-    command = [sys.executable, str(ecg.folder / "recipe.py"), "record", "--seed", str(ecg.trace.header.seed), "--trace", str(tmp_path / "trace.parquet")]
+    command = [
+        sys.executable,
+        str(ecg.folder / "recipe.py"),
+        "record",
+        "--seed",
+        str(ecg.trace.header.seed),
+        "--trace",
+        str(tmp_path / "trace.parquet"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     from eesim.trace import read_trace
 
@@ -105,7 +115,9 @@ def test_the_recipe_says_in_one_sentence_what_it_lacks(tmp_path):
     import sys
 
     environment = {name: value for name, value in os.environ.items() if name != "EESIM_RAW_DATA"}
-    done = subprocess.run([sys.executable, str(ROOT / "ecg-mitbih" / "recipe.py"), "record"], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ecg-mitbih" / "recipe.py"), "record"], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "EESIM_RAW_DATA" in done.stderr
 
 

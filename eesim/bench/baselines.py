@@ -12,7 +12,7 @@ def simpy_processes(arrivals: np.ndarray, service: np.ndarray, count: int = 1) -
     """The textbook model: a process per request that asks a Resource of `count` servers. Returns start, finish."""
     env = simpy.Environment()
     resource = simpy.Resource(env, count)
-    start, finish = np.empty_like(arrivals), np.empty_like(arrivals)
+    start, finish = [0] * arrivals.size, [0] * arrivals.size
     times = service.tolist()
     places = len(times)
 
@@ -30,13 +30,13 @@ def simpy_processes(arrivals: np.ndarray, service: np.ndarray, count: int = 1) -
 
     env.process(source())
     env.run()
-    return start, finish
+    return np.array(start), np.array(finish)
 
 
 def simpy_lean(arrivals: np.ndarray, service: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The leanest SimPy model of one server: a server process, a deque and a wake-up event."""
     env = simpy.Environment()
-    start, finish = np.empty_like(arrivals), np.empty_like(arrivals)
+    start, finish = [0] * arrivals.size, [0] * arrivals.size
     times = service.tolist()
     places = len(times)
     queue: deque[int] = deque()
@@ -62,14 +62,14 @@ def simpy_lean(arrivals: np.ndarray, service: np.ndarray) -> tuple[np.ndarray, n
     env.process(server())
     env.process(source())
     env.run()
-    return start, finish
+    return np.array(start), np.array(finish)
 
 
 def simpy_stages(arrivals: np.ndarray, stages: list[list[int]], paths: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """A process per request, every stage (segments, head and decision up to an exit) an event of its own."""
     env = simpy.Environment()
     resource = simpy.Resource(env, count)
-    start, finish = np.empty_like(arrivals), np.empty_like(arrivals)
+    start, finish = [0] * arrivals.size, [0] * arrivals.size
     chosen = paths.tolist()
     places = len(chosen)
 
@@ -88,7 +88,7 @@ def simpy_stages(arrivals: np.ndarray, stages: list[list[int]], paths: np.ndarra
 
     env.process(source())
     env.run()
-    return start, finish
+    return np.array(start), np.array(finish)
 
 
 def numpy_exits(scores: np.ndarray, bars: np.ndarray) -> np.ndarray:

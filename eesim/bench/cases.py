@@ -101,7 +101,10 @@ class Bench:
         run = lambda: lindley(arrivals, service, 0, 0, start, finish)  # noqa: E731
         run()
         seconds, _ = best_of(run, 5)
-        for name, model, floor in (("SimPy, a process per request", baselines.simpy_processes, 1000), ("SimPy, leanest loop", baselines.simpy_lean, 300)):
+        for name, model, floor in (
+            ("SimPy, a process per request", baselines.simpy_processes, 1000),
+            ("SimPy, leanest loop", baselines.simpy_lean, 300),
+        ):
             slow, expected = best_of(lambda model=model: model(arrivals, service), 1)
             equal = np.array_equal(start, expected[0]) and np.array_equal(finish, expected[1])
             yield Row("one server, kernel", name, self._size(), seconds, slow, floor, equal)
@@ -174,7 +177,15 @@ class Bench:
         begin = time.perf_counter()
         equal = np.array_equal(counts[:tried], expected[0]) and np.array_equal(hits[:tried], expected[1])
         del begin
-        return Row("sweep without queue", "numpy per setting, devices factored", f"{settings:,} x 10 x {len(scores):,}", seconds, slow * settings / tried, 100, equal)
+        return Row(
+            "sweep without queue",
+            "numpy per setting, devices factored",
+            f"{settings:,} x 10 x {len(scores):,}",
+            seconds,
+            slow * settings / tried,
+            100,
+            equal,
+        )
 
     def sweep_with_queue(self) -> Row:
         """The same with one queue a design point: mean wait, mean latency and accuracy."""
@@ -194,7 +205,9 @@ class Bench:
         tried = settings // 20
         slow, expected = best_of(lambda: baselines.numpy_queue_sweep(scores, bars[:tried], service, arrivals), 1)
         equal = np.array_equal(waited[:, :tried], expected)
-        return Row("sweep with queue", "numpy Lindley per design point", f"{settings:,} x 10 x {len(scores):,}", seconds, slow * settings / tried, 50, equal)
+        return Row(
+            "sweep with queue", "numpy Lindley per design point", f"{settings:,} x 10 x {len(scores):,}", seconds, slow * settings / tried, 50, equal
+        )
 
     def _size(self) -> str:
         return f"{self.requests:,} requests"

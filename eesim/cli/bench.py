@@ -10,7 +10,14 @@ from eesim.cli.options import emit, example, format_option, log
 
 
 @click.command()
-@click.option("--requests", type=click.IntRange(min=10_000), default=1_000_000, show_default=True, metavar="N", help="Per case; the SimPy side takes about 10 us each.")
+@click.option(
+    "--requests",
+    type=click.IntRange(min=10_000),
+    default=1_000_000,
+    show_default=True,
+    metavar="N",
+    help="Per case; the SimPy side takes about 10 us each.",
+)
 @click.option("--workload", "-w", default="ecg-mitbih", show_default=True, metavar="W")
 @click.option("--profile", "-p", default="stm32l4r5-xcubeai", show_default=True, metavar="P")
 @format_option
@@ -44,7 +51,16 @@ def bench(requests, workload, profile, form) -> None:
         from eesim.report.table import print_table
 
         shown = [{**row, "ratio": f"{row['ratio']:,.0f}x", "at_least": f"{row['at_least']:,.0f}x"} for row in rows]
-        columns = {"case": "case", "against": "against", "size": "size", "eesim_s": "eesim s", "baseline_s": "baseline s", "ratio": "ratio", "at_least": "at least", "equal": "equal"}
+        columns = {
+            "case": "case",
+            "against": "against",
+            "size": "size",
+            "eesim_s": "eesim s",
+            "baseline_s": "baseline s",
+            "ratio": "ratio",
+            "at_least": "at least",
+            "equal": "equal",
+        }
         print_table(shown, columns, record["machine"])
         print(f"{long['requests']:,} requests, summary only: {long['seconds']:.1f} s, {long['peak_mb']:.0f} MB (under 1,000 MB wanted)")
         print(f"eesim --help: {starts['help_s']:.2f} s (0.2 s wanted); eesim run, first result: {starts['run_s']:.2f} s (1.5 s wanted)")

@@ -51,7 +51,9 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
     with progress(len(devices) * len(rules(chosen)), "comparing") as done:
         for result, asked in comparison(workload, devices, chosen, exits=parse_exits(exits), **options):
             summary = result.summary()
-            rows.append({**flatten({key: value for key, value in summary.items() if key != "tuned"}), "mechanism": asked, "runs_as": summary["mechanism"]})
+            rows.append(
+                {**flatten({key: value for key, value in summary.items() if key != "tuned"}), "mechanism": asked, "runs_as": summary["mechanism"]}
+            )
             rows[-1]["parameters"] = summary["parameters"]
             summaries.append({**summary, "mechanism": asked, "runs_as": summary["mechanism"]})
             warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in result.warnings)
@@ -75,4 +77,6 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
         from eesim.report.figures import print_comparison
 
         drop, metric = options["accuracy_drop"], options["metric"].replace("_", " ")
-        print_comparison(rows, f"{rows[0]['workload']}, {rows[0]['arrivals']}, tuned for {options['objective']} within {drop} of static {metric}; exits in %")
+        print_comparison(
+            rows, f"{rows[0]['workload']}, {rows[0]['arrivals']}, tuned for {options['objective']} within {drop} of static {metric}; exits in %"
+        )

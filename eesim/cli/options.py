@@ -37,7 +37,9 @@ def options(*decorators: Callable) -> Callable:
     return decorate
 
 
-format_option = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How to print.")
+format_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How to print."
+)
 
 device_options = options(
     click.option("--operating-point", metavar="NAME", help="Clock and voltage; by default the profile's."),
@@ -45,7 +47,12 @@ device_options = options(
 )
 
 load_options = options(
-    click.option("--arrivals", metavar="PROCESS", help="periodic:20ms[,jitter=2ms] | poisson:50/s | bursty:LOW/s,HIGH/s,TLOW,THIGH | file:PATH | recorded[:SPEED] | closed; by default the workload's."),  # fmt: skip
+    click.option(
+        "--arrivals",
+        metavar="PROCESS",
+        help="periodic:20ms[,jitter=2ms] | poisson:50/s | bursty:LOW/s,HIGH/s,TLOW,THIGH | file:PATH | recorded[:SPEED] | closed; "
+        "by default the workload's.",
+    ),
     click.option("--requests", type=int, metavar="N", help="How many; by default one pass over the split."),
     click.option("--order", metavar="ORDER", default="recorded", show_default=True, help="How samples meet requests: recorded, shuffled, resampled."),
     click.option("--split", metavar="SPLIT", default="test", show_default=True, help="test or calibration."),
@@ -59,7 +66,9 @@ load_options = options(
 
 tuning_options = options(
     click.option("--objective", default="energy", show_default=True, metavar="WHAT", help="What tuning minimises: energy, latency, macs."),
-    click.option("--metric", default="accuracy", show_default=True, metavar="WHAT", help="What the drop is measured in: accuracy, balanced_accuracy."),
+    click.option(
+        "--metric", default="accuracy", show_default=True, metavar="WHAT", help="What the drop is measured in: accuracy, balanced_accuracy."
+    ),
     click.option("--per-exit", is_flag=True, help="One threshold for each exit instead of one for all."),
 )
 

@@ -53,7 +53,13 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
     total = sum(len(list(devices_of(profile, points))) for profile in chosen) * len(named(names(workloads), workload_names(), "workloads"))
     with progress(total, "planning") as done:
         found = search(
-            names(workloads), chosen, names(mechanisms), exits=parse_exits(exits) if exits else "subsets", operating_points=points, progress=done, **options
+            names(workloads),
+            chosen,
+            names(mechanisms),
+            exits=parse_exits(exits) if exits else "subsets",
+            operating_points=points,
+            progress=done,
+            **options,
         )
     record = found.record()
     if out:

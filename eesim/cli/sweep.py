@@ -12,7 +12,14 @@ from eesim.cli.options import emit, example, format_option, load_options, log, n
 @click.option("--profiles", "-p", metavar="LIST", help="Names or files, separated by commas; by default all bundled ones.")
 @click.option("--mechanisms", "-m", metavar="LIST", help="Names or Python files, separated by commas; by default all bundled ones.")
 @click.option("--thresholds", metavar="VALUES", help="For mechanisms that have a threshold, e.g. 0.5:0.99:50 or 0.7,0.8,0.9.")
-@click.option("--settings", type=int, default=20, show_default=True, metavar="N", help="Without thresholds: about N settings of each mechanism, from calibration.")
+@click.option(
+    "--settings",
+    type=int,
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Without thresholds: about N settings of each mechanism, from calibration.",
+)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUES", help="Values of another parameter, e.g. patience=1,2,3.")
 @click.option("--exits", metavar="LIST", help="Recorded exits to enable, e.g. 0,2,5; or 'subsets' for every subset.")
 @click.option("--operating-points", metavar="LIST", help="Names, or 'all'; by default each profile's default.")

@@ -33,10 +33,14 @@ def list_workloads(form) -> None:
             "name": name, "title": workload.title, "network": workload.trace.header.network, "exits": workload.network.exits,
             "classes": len(workload.trace.header.classes), "samples": len(workload.trace), "streams": about["splits"]["test"]["streams"],
             "heads": workload.trace.header.training_mode, "accuracy": last["accuracy"], "balanced_accuracy": last["balanced_accuracy"],
-            "macs": sum(workload.network.segment_macs) + workload.network.head_macs[-1], "params": workload.network.params, "arrivals": workload.arrivals,
+            "macs": sum(workload.network.segment_macs) + workload.network.head_macs[-1], "params": workload.network.params,
+            "arrivals": workload.arrivals,
         })  # fmt: skip
     if form == "table":
-        shown = [{**row, "accuracy": percent(row["accuracy"]), "balanced_accuracy": percent(row["balanced_accuracy"]), "macs": f"{row['macs']:,}"} for row in rows]
+        shown = [
+            {**row, "accuracy": percent(row["accuracy"]), "balanced_accuracy": percent(row["balanced_accuracy"]), "macs": f"{row['macs']:,}"}
+            for row in rows
+        ]
         columns = {"name": "name", "title": "what", "exits": "exits", "classes": "classes", "samples": "samples", "heads": "heads", "macs": "MACs"}
         print_table(shown, {**columns, "accuracy": "accuracy", "balanced_accuracy": "balanced"})
     else:
@@ -56,7 +60,13 @@ def show(workload, form) -> None:
     from eesim.workload import load_workload
 
     loaded = load_workload(workload)
-    record = {"name": loaded.name, "title": loaded.title, "arrivals": loaded.arrivals, "card": str(loaded.folder / loaded.card), **describe(loaded.trace)}
+    record = {
+        "name": loaded.name,
+        "title": loaded.title,
+        "arrivals": loaded.arrivals,
+        "card": str(loaded.folder / loaded.card),
+        **describe(loaded.trace),
+    }
     record["macs"] = {"segments": loaded.network.segment_macs, "heads": loaded.network.head_macs}
     if form == "table":
         print_workload(loaded, record)

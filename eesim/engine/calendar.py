@@ -233,7 +233,8 @@ def calendar(scenario: Scenario) -> Timeline:
         costs = scenario.decided.costs
         plan = (scenario.decided.verdicts.path.astype(np.int64), costs.stage_ns, costs.stages, costs.answer_stage)
         asked = (
-            nowhere[None], np.broadcast_to(nothing, scenario.places).copy(), nothing.astype(np.int32), nowhere, nowhere, nowhere[0], nothing, nothing, nothing
+            nowhere[None], np.zeros(scenario.places, np.int64), nothing.astype(np.int32), nowhere, nowhere, nowhere[0],
+            nothing, nothing, nothing,
         )  # fmt: skip
         calendar_kernel(_no_step, mode)(setup, arrivals, plan, asked, written, (nothing,) * 4)
         return Timeline(*written, scenario.decided)

@@ -98,7 +98,9 @@ def _vector_exits(typing_context, chosen, places, reached, request, sample, shap
     def generate(context, builder, signature, arguments):
         bits = ir.IntType(64)
         byte, level = ir.VectorType(ir.IntType(8), WIDTH), ir.VectorType(ir.IntType(16), WIDTH)
-        exits, bar_places, samples = (context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments[:3], strict=False))
+        exits, bar_places, samples = (
+            context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments[:3], strict=False)
+        )
         row, column = arguments[3:5]
         lanes, width = builder.extract_value(exits.shape, 1), builder.extract_value(samples.shape, 1)
         levels = []

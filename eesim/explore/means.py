@@ -86,4 +86,3 @@ def _rows(part, scenarios, counted, costs, waited, horizons) -> Iterator[dict[st
             warnings = overload_warning(scenario, busy, served, horizon)
             summary = {**described, "engine": "counts" if horizons is None else "lindley", **figures, "warnings": warnings}
             yield point_row(part, values, device, summary, without_percentiles=True)
-

@@ -129,7 +129,11 @@ def constraints_of(
     for name, figure, value in (("min_accuracy", "accuracy", min_accuracy), ("min_balanced_accuracy", "balanced_accuracy", min_balanced_accuracy)):
         if value is not None:
             found.append(Constraint(name, figure, fraction(value, name.replace("_", " ")), +1))
-    for name, figure, value in (("max_mean", "latency_ms.mean", max_mean), ("max_p95", "latency_ms.p95", max_p95), ("max_p99", "latency_ms.p99", max_p99)):
+    for name, figure, value in (
+        ("max_mean", "latency_ms.mean", max_mean),
+        ("max_p95", "latency_ms.p95", max_p95),
+        ("max_p99", "latency_ms.p99", max_p99),
+    ):
         if value is not None:
             found.append(Constraint(name, figure, duration_ns(value, name.replace("_", " "), positive=True) / 1e6, -1, "ms"))
     for name, figure, value in (("max_energy", "energy_mj.mean", max_energy), ("max_active_energy", "active_mj_mean", max_active_energy)):
@@ -240,10 +244,10 @@ def _candidates(workload: Workload, device: Device, rules: Any, exits: Any, seen
             evaluation = evaluate(view, rule, settings, MechanismCost(price, subset, rule, view.classes))
             energy = evaluation.cost["energy"]
             for index, values in enumerate(settings):
-                yield Candidate(
-                    workload, device, price, subset, rule, values, float(evaluation.accuracy[index]), float(evaluation.balanced_accuracy[index]),
-                    np.nan if energy is None else float(energy[index]), float(evaluation.cost["latency"][index]), float(evaluation.cost["macs"][index]),
-                )  # fmt: skip
+                accuracy, balanced = float(evaluation.accuracy[index]), float(evaluation.balanced_accuracy[index])
+                joules = np.nan if energy is None else float(energy[index])
+                latency, macs = (float(evaluation.cost[name][index]) for name in ("latency", "macs"))
+                yield Candidate(workload, device, price, subset, rule, values, accuracy, balanced, joules, latency, macs)
 
 
 def _search(candidates: list[Candidate], plan: Plan, load: Load) -> tuple[list[Deployment], Deployment | None]:
@@ -285,9 +289,18 @@ def _shortlist(candidates: list[Candidate], objective: str, floors: dict[str, fl
     def by(key: Callable[[Candidate], float], count: int) -> list[Candidate]:
         return sorted(candidates, key=lambda item: (np.nan_to_num(key(item), nan=np.inf), -item.accuracy))[:count]
 
-    main = {"energy": lambda item: item.energy, "latency": lambda item: item.latency, "macs": lambda item: item.macs, "accuracy": lambda item: -item.accuracy}
+    main = {
+        "energy": lambda item: item.energy,
+        "latency": lambda item: item.latency,
+        "macs": lambda item: item.macs,
+        "accuracy": lambda item: -item.accuracy,
+    }
     orders = [by(main[objective], SHORTLIST)]
-    orders += [by(lambda item: item.latency, SHORTLIST // 4), by(lambda item: item.energy, SHORTLIST // 4), by(lambda item: -item.accuracy, SHORTLIST // 4)]
+    orders += [
+        by(lambda item: item.latency, SHORTLIST // 4),
+        by(lambda item: item.energy, SHORTLIST // 4),
+        by(lambda item: -item.accuracy, SHORTLIST // 4),
+    ]
     if "balanced_accuracy" in floors:
         orders.append(by(lambda item: -item.balanced_accuracy, SHORTLIST // 4))
     return list({id(item): item for order in orders for item in order}.values())

@@ -153,13 +153,15 @@ def build_space(
         "devices": {f"{device.profile.name}@{device.operating_point}": device.profile.content_hash for device in devices},
         "mechanisms": sorted(rule.name for rule in rules),
         "points": sum(len(part) for part in parts),
-        "layout": hashlib.sha256("".join(part.point_id(value, device) for part in parts for value in part.settings for device in devices).encode()).hexdigest(),
+        "layout": hashlib.sha256(
+            "".join(part.point_id(value, device) for part in parts for value in part.settings for device in devices).encode()
+        ).hexdigest(),
     }
     return Space(tuple(parts), record, tuple(remarks))
 
 
 def _rules(mechanisms: Any) -> dict[Mechanism, dict[str, Sequence[Any]]]:
-    grids = mechanisms if isinstance(mechanisms, Mapping) else dict.fromkeys(named(mechanisms, mechanism_names(), "mechanisms"), {})
+    grids = mechanisms if isinstance(mechanisms, Mapping) else {name: {} for name in named(mechanisms, mechanism_names(), "mechanisms")}
     rules = {load_mechanism(name): dict(grid or {}) for name, grid in grids.items()}
     have = {rule.name for rule in rules}
     bounds = [load_mechanism(name) for name in mechanism_names()]
@@ -203,7 +205,9 @@ def _settings(
     """Settings of one mechanism: its own grid, else thresholds, else candidates from the calibration split; else its defaults."""
     view = workload.view("test", exits)
     known = {parameter.name for parameter in rule.parameters}
-    axes = {name: list(values) if isinstance(values, (list, tuple, range)) or hasattr(values, "__array__") else [values] for name, values in own.items()}
+    axes = {
+        name: list(values) if isinstance(values, (list, tuple, range)) or hasattr(values, "__array__") else [values] for name, values in own.items()
+    }
     axes |= {name: list(values) for name, values in grid.items() if name in known and name not in axes}
     if thresholds is not None and "threshold" not in axes:
         if "threshold" in known:

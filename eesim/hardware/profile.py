@@ -183,7 +183,11 @@ class Profile:
         """
         endings = ("leave_one_out_median", "held_out_median", "held_out_steady_median")
         found = [
-            source.error[f"{quantity}_{ending}"] for source in self.sources if source.error for ending in endings if f"{quantity}_{ending}" in source.error
+            source.error[f"{quantity}_{ending}"]
+            for source in self.sources
+            if source.error
+            for ending in endings
+            if f"{quantity}_{ending}" in source.error
         ]
         return max(found) if found else None
 

@@ -71,7 +71,9 @@ def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> De
     return assemble(view, *written)
 
 
-def assemble(view: TraceView, visited: np.ndarray, answered: np.ndarray, exit: np.ndarray, label: np.ndarray, rows: np.ndarray | None = None) -> Decisions:
+def assemble(
+    view: TraceView, visited: np.ndarray, answered: np.ndarray, exit: np.ndarray, label: np.ndarray, rows: np.ndarray | None = None
+) -> Decisions:
     """Decisions from what a compiled loop wrote for each sample; `rows` says which row of the view each sample is."""
     if view.exits <= 31:  # both masks in one number: sorting numbers is far cheaper than sorting pairs
         codes, path = np.unique(visited | answered << 31, return_inverse=True)
@@ -89,7 +91,9 @@ def observations(mechanism: Mechanism, view: TraceView) -> np.ndarray:
     """What the mechanism observes, as contiguous float64 [N, E, D]."""
     observed = np.asarray(mechanism.observe(view), np.float64)
     if observed.shape[:2] != (len(view), view.exits) or observed.ndim not in (2, 3):
-        raise BadInput(f"mechanism '{mechanism.name}': observe returned shape {observed.shape}, wanted ({len(view)}, {view.exits}) or with a third axis")
+        raise BadInput(
+            f"mechanism '{mechanism.name}': observe returned shape {observed.shape}, wanted ({len(view)}, {view.exits}) or with a third axis"
+        )
     return np.ascontiguousarray(observed.reshape(len(view), view.exits, -1))
 
 

@@ -17,7 +17,9 @@ class Constant(Mechanism):
     source = "majority-class baseline"
     asks = False
     bound = True
-    parameters = (Parameter("answer", None, 0, lambda classes: classes - 1, "class to answer; by default the calibration split's most frequent", integer=True),)
+    parameters = (
+        Parameter("answer", None, 0, lambda classes: classes - 1, "class to answer; by default the calibration split's most frequent", integer=True),
+    )
 
     def defaults(self, calibration: Callable[[], TraceView]) -> Values:
         """The calibration split's most frequent class."""

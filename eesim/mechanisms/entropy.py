@@ -16,7 +16,9 @@ class Entropy(ThresholdMechanism):
 
     name = "entropy"
     source = "BranchyNet (arXiv 1709.01686), Algorithm 1"
-    parameters = (Parameter("threshold", 0.3, 0.0, math.log, "entropy in nats below which to stop; one value or one per exit", per_exit=True, never=np.inf),)
+    parameters = (
+        Parameter("threshold", 0.3, 0.0, math.log, "entropy in nats below which to stop; one value or one per exit", per_exit=True, never=np.inf),
+    )
 
     def score(self, view: TraceView) -> np.ndarray:
         """-H, float64 [N, E]."""

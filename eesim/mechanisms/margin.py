@@ -14,7 +14,9 @@ class Margin(ThresholdMechanism):
 
     name = "margin"
     source = "score margin; public code of JEI-DNN (arXiv 2310.09163)"
-    parameters = (Parameter("threshold", 0.8, 0.0, 1.0, "smallest sufficient margin p1 - p2; one value or one per exit", per_exit=True, never=np.inf),)
+    parameters = (
+        Parameter("threshold", 0.8, 0.0, 1.0, "smallest sufficient margin p1 - p2; one value or one per exit", per_exit=True, never=np.inf),
+    )
 
     def score(self, view: TraceView) -> np.ndarray:
         """p1 - p2, float64 [N, E]."""

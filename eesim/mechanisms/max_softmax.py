@@ -14,7 +14,9 @@ class MaxSoftmax(ThresholdMechanism):
 
     name = "max-softmax"
     source = "MSDNet (arXiv 1703.09844), section 5 and public code"
-    parameters = (Parameter("threshold", 0.9, 0.0, 1.0, "smallest sufficient max-softmax p1; one value or one per exit", per_exit=True, never=np.inf),)
+    parameters = (
+        Parameter("threshold", 0.9, 0.0, 1.0, "smallest sufficient max-softmax p1; one value or one per exit", per_exit=True, never=np.inf),
+    )
 
     def score(self, view: TraceView) -> np.ndarray:
         """p1, float64 [N, E]."""

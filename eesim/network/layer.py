@@ -30,11 +30,9 @@ OPERATOR_KINDS = {
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"), "pooling"),
     **dict.fromkeys(("Gemm", "FullyConnected"), "fully_connected"),
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "Einsum"), "matmul"),
-    **dict.fromkeys(
-        ("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Pow")
-        + ("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Abs", "Where", "Cast", "QuantizeLinear", "DequantizeLinear", "Sum", "Mish", "Softplus"),
-        "elementwise",
-    ),
+    **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Mish"), "elementwise"),
+    **dict.fromkeys(("Erf", "Exp", "Log", "Sqrt", "Pow", "Softplus", "Neg", "Abs", "Where", "Cast"), "elementwise"),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "QuantizeLinear", "DequantizeLinear"), "elementwise"),
     **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"), "normalization"),
     **dict.fromkeys(("Softmax", "LogSoftmax"), "softmax"),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent"),

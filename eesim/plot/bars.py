@@ -48,7 +48,16 @@ def queueing(frame: pandas.DataFrame):
         service = rows.latency_ms_mean.to_numpy(float) - wait
         panel.barh(places, service, color="#0072B2", height=0.7, label="computing, mean")
         panel.barh(places, wait, left=service, color="#E69F00", height=0.7, label="waiting, mean")
-        panel.plot(rows.latency_ms_p99.to_numpy(float), places, linestyle="none", marker="|", color="black", markersize=9, markeredgewidth=2, label="latency, 99th percentile")
+        panel.plot(
+            rows.latency_ms_p99.to_numpy(float),
+            places,
+            linestyle="none",
+            marker="|",
+            color="black",
+            markersize=9,
+            markeredgewidth=2,
+            label="latency, 99th percentile",
+        )
         panel.set_yticks(places, [_label(row) for _, row in rows.iterrows()])
         panel.invert_yaxis()
         panel.set_xlim(left=0)

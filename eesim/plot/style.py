@@ -21,7 +21,15 @@ BOUNDS = {
 }
 LEGEND = 0.62
 """Inches at the foot of a figure for its legend."""
-SETTINGS = {"axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "figure.dpi": 120}
+SETTINGS = {
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+    "figure.dpi": 120,
+}
 
 
 class Picture(Figure):

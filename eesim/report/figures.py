@@ -129,13 +129,19 @@ def print_sweep(frame: pandas.DataFrame) -> None:
     rows = []
     for (workload, profile, point, exits), device in frame.groupby(["workload", "profile", "operating_point", "exits"], sort=False):
         static = device[device.mechanism == "static"].accuracy.max()
-        for mechanism, points in device.groupby("mechanism", sort=False):
+        for _, points in device.groupby("mechanism", sort=False):
             near = points[points.accuracy >= static - NEAR_STATIC]
             best = near.sort_values("active_mj_mean" if near.active_mj_mean.notna().any() else "latency_ms_mean").iloc[0] if len(near) else None
             shown = points.iloc[points.accuracy.fillna(0).argmax()] if best is None else best
             row = comparison_row({**{name: _known(value) for name, value in shown.items()}, "parameters_text": _settings(shown)})
             rows.append({**row, "device": f"{workload} on {profile} at {point}, exits {exits}", "points": len(points), "near": len(near)})
-    columns = {"device": "", "rule": "mechanism", "points": "points", "near": "near", **{key: value for key, value in COMPARISON.items() if key not in ("profile", "rule")}}
+    columns = {
+        "device": "",
+        "rule": "mechanism",
+        "points": "points",
+        "near": "near",
+        **{key: value for key, value in COMPARISON.items() if key not in ("profile", "rule")},
+    }
     for row in rows:
         row.setdefault("device", "")
     names = list(dict.fromkeys(row["device"] for row in rows))
@@ -143,8 +149,9 @@ def print_sweep(frame: pandas.DataFrame) -> None:
         chosen = [row for row in rows if row["device"] == name]
         print_table(chosen, {key: value for key, value in columns.items() if key != "device"}, name)
     print(
-        f"Each line is the cheapest of a mechanism's points within {100 * NEAR_STATIC:.0f} point of static accuracy on the test split (its most accurate\n"
-        "point where none is); `near` counts those. Sweeps describe; `eesim compare` tunes on the calibration split. Exits in %."
+        f"Each line is the cheapest of a mechanism's points within {100 * NEAR_STATIC:.0f} point of static accuracy on the test split\n"
+        "(its most accurate point where none is); `near` counts those. Sweeps describe; `eesim compare` tunes on the calibration\n"
+        "split. Exits in %."
     )
 
 

@@ -17,7 +17,6 @@ WORDS = {
 }  # fmt: skip
 
 
-
 def print_plan(plan: Plan, top: int) -> None:
     """The best deployments with their margins, then for each device without one what it breaks and by how much."""
     units = {constraint.name: constraint.unit for constraint in plan.constraints}
@@ -36,8 +35,8 @@ def print_plan(plan: Plan, top: int) -> None:
     def row(item: Any) -> dict[str, Any]:
         summary = item.summary
         return {
-            **comparison_row({**_flat(summary)}), "exits_used": ",".join(map(str, summary["exits"])), "margin": margin(item), "workload": summary["workload"],
-            "flash": item.memory["flash_kib"], "sram": item.memory["sram_kib"],
+            **comparison_row(_flat(summary)), "workload": summary["workload"], "exits_used": ",".join(map(str, summary["exits"])),
+            "margin": margin(item), "flash": item.memory["flash_kib"], "sram": item.memory["sram_kib"],
         }  # fmt: skip
 
     columns = {key: COMPARISON[key] for key in ("profile", "rule")} | {"exits_used": "exits"}
@@ -64,7 +63,11 @@ def _breach(plan: Plan, item: Any, units: dict[str, str]) -> list[str]:
         value, word, unit = item.broken[constraint.name], WORDS[constraint.name], units[constraint.name]
         if constraint.name == "fits":
             memory = item.memory
-            found.append(f"does not fit: {memory['flash_kib']:.0f} KiB flash, {memory['sram_kib']:.0f} KiB RAM ({memory['largest']})" if value is not None else "memory not known")
+            found.append(
+                f"does not fit: {memory['flash_kib']:.0f} KiB flash, {memory['sram_kib']:.0f} KiB RAM ({memory['largest']})"
+                if value is not None
+                else "memory not known"
+            )
         elif value is None:
             found.append(f"{word} is not known on this device")
         elif constraint.name == "rate":
@@ -81,5 +84,3 @@ def _breach(plan: Plan, item: Any, units: dict[str, str]) -> list[str]:
 
 def _flat(summary: dict[str, Any]) -> dict[str, Any]:
     return {**flatten({key: value for key, value in summary.items() if key not in ("parameters", "tuned")}), "parameters": summary["parameters"]}
-
-

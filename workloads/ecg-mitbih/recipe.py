@@ -6,6 +6,7 @@
 
 DIR holds datasets/mitbih/mitbih_48.tar.xz with the 48 records as PhysioNet ships them (NNN.hea, NNN.dat, NNN.atr).
 """
+
 import argparse
 import os
 import sys
@@ -27,13 +28,28 @@ TEST = (100, 103, 105, 111, 113, 117, 121, 123, 200, 202, 210, 212, 213, 214, 21
 
 CLASSES = ("N", "S", "V", "F")
 AAMI = {**dict.fromkeys("NLRej", 0), **dict.fromkeys("AaJS", 1), **dict.fromkeys("VE", 2), "F": 3}
-UNKNOWN = "/fQ"         # class Q: beats for the rhythm, but left out of the rows
-SYMBOLS = {1: "N", 2: "L", 3: "R", 4: "a", 5: "V", 6: "F", 7: "J", 8: "A", 9: "S", 10: "E", 11: "j", 12: "/", 13: "Q",
-           34: "e", 38: "f"}                                        # WFDB annotation codes of beats
+UNKNOWN = "/fQ"  # class Q: beats for the rhythm, but left out of the rows
+SYMBOLS = {
+    1: "N",
+    2: "L",
+    3: "R",
+    4: "a",
+    5: "V",
+    6: "F",
+    7: "J",
+    8: "A",
+    9: "S",
+    10: "E",
+    11: "j",
+    12: "/",
+    13: "Q",
+    34: "e",
+    38: "f",
+}  # WFDB annotation codes of beats
 
-RATE = 360              # samples per second of the recordings
-LEAD = "MLII"           # the lead that every record of DS1 and DS2 has
-DECIMATION = 2          # the network sees 180 Hz
+RATE = 360  # samples per second of the recordings
+LEAD = "MLII"  # the lead that every record of DS1 and DS2 has
+DECIMATION = 2  # the network sees 180 Hz
 BEFORE, AFTER = 40, 72  # samples at 180 Hz around the annotated beat: 222 ms before, 400 ms after; neighbours stay outside
 WIDTH = BEFORE + AFTER
 RR_FEATURES = 8
@@ -42,6 +58,7 @@ EXITS = 5
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Raw records
+
 
 def open_raw():
     """The archive of raw records, or exit 2 with one sentence."""
@@ -84,15 +101,15 @@ def read_beats(raw, record):
     while i < len(words):
         code, value = words[i] >> 10, words[i] & 0x3FF
         i += 1
-        if code == 0 and value == 0:            # end of file
+        if code == 0 and value == 0:  # end of file
             break
-        if code == 59:                          # SKIP: the next two words are a long interval, high word first
+        if code == 59:  # SKIP: the next two words are a long interval, high word first
             interval = int(words[i]) << 16 | int(words[i + 1])
             time += interval - (1 << 32) if interval >> 31 else interval
             i += 2
-        elif code == 63:                        # AUX: a string of `value` bytes, padded to words
+        elif code == 63:  # AUX: a string of `value` bytes, padded to words
             i += (value + 1) // 2
-        elif code not in (60, 61, 62):          # NUM, SUB, CHN carry no time
+        elif code not in (60, 61, 62):  # NUM, SUB, CHN carry no time
             time += int(value)
             if int(code) in SYMBOLS:
                 samples.append(time)
@@ -103,6 +120,7 @@ def read_beats(raw, record):
 # ---------------------------------------------------------------------------------------------------------------------
 # Inputs of the network. Everything is causal within the record, except post-RR (known one beat later) and the 400 ms
 # of signal after the beat.
+
 
 def running_mean(values, slowest):
     """Mean of values[0..i] for every i, exponential from the point where 1/(i+1) falls below `slowest`."""
@@ -135,16 +153,15 @@ def beat_inputs(signal, samples):
 def rr_inputs(samples):
     """Logarithms of ratios of RR intervals: how early the beat came and how long the pause after it was."""
     interval = np.diff(samples) / RATE
-    before = np.log(np.clip(np.concatenate([interval[:1], interval]), 0.2, 3.0))    # the first beat has none: as the next
-    after = np.append(before[1:], before[-1])                                       # the last beat has none: as the last
+    before = np.log(np.clip(np.concatenate([interval[:1], interval]), 0.2, 3.0))  # the first beat has none: as the next
+    after = np.append(before[1:], before[-1])  # the last beat has none: as the last
     slow = running_mean(before, 0.01)
     local, spread, previous = np.empty_like(before), np.empty_like(before), np.empty_like(before)
     for i in range(len(before)):
-        recent = before[max(0, i - 10):i] if i else before[:1]
+        recent = before[max(0, i - 10) : i] if i else before[:1]
         local[i], spread[i] = np.median(recent), recent.std()
         previous[i] = recent[-1]
-    columns = [before - local, after - local, before - after, previous - local, before - slow, local - slow,
-               local + 0.25, spread - 0.1]
+    columns = [before - local, after - local, before - after, previous - local, before - slow, local - slow, local + 0.25, spread - 0.1]
     return (3 * np.clip(np.stack(columns, axis=1), -1, 1)).astype(np.float32)
 
 
@@ -165,11 +182,11 @@ def prepare(raw, records, angle=0):
 # Training
 
 EPOCHS, BATCH, PEAK_RATE, DECAY, DROPOUT = 12, 128, 3e-3, 1e-2, 0.3
-CLASS_POWER = 0.45          # a class that is r times rarer weighs r**0.45 as much per beat
-PATIENT_POWER = 0.5         # within a class, a patient's n beats weigh together as (n + 20)**0.5
-TRANSPLANT = 0.9            # how often an S beat takes its signal, or a V beat its RR intervals, from elsewhere
-ROTATED = 0.5               # how often a beat is seen on a lead turned away from MLII
-ANGLES = (15, -15, 30, -30, 45, -45)        # degrees between MLII and the record's other lead
+CLASS_POWER = 0.45  # a class that is r times rarer weighs r**0.45 as much per beat
+PATIENT_POWER = 0.5  # within a class, a patient's n beats weigh together as (n + 20)**0.5
+TRANSPLANT = 0.9  # how often an S beat takes its signal, or a V beat its RR intervals, from elsewhere
+ROTATED = 0.5  # how often a beat is seen on a lead turned away from MLII
+ANGLES = (15, -15, 30, -30, 45, -45)  # degrees between MLII and the record's other lead
 
 # (operation, channels in, channels out, kernel, stride); a pool halves. One list for each segment.
 SEGMENTS = (
@@ -196,8 +213,7 @@ def build():
 
     segments = nn.ModuleList(nn.Sequential(*[layer for line in lines for layer in layers(*line)]) for lines in SEGMENTS)
     heads = nn.ModuleList(
-        nn.Sequential(nn.Linear(channels + RR_FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, len(CLASSES)))
-        for channels in CHANNELS
+        nn.Sequential(nn.Linear(channels + RR_FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, len(CLASSES))) for channels in CHANNELS
     )
     return segments, heads
 
@@ -275,7 +291,7 @@ def train(seed):
     rng = np.random.default_rng(seed)
     signal, rr, label, record, _ = prepare(raw, TRAINING)
     rotated = [prepare(raw, TRAINING, angle)[0] for angle in ANGLES]
-    leads = np.stack([signal, *rotated])[:, :, :, 0, :].astype(np.float16)      # [1 + angles, beats, 2, WIDTH]
+    leads = np.stack([signal, *rotated])[:, :, :, 0, :].astype(np.float16)  # [1 + angles, beats, 2, WIDTH]
     weight = loss_weights(label, record).astype(np.float32)
     usual_rows = [np.flatnonzero((label == 0) & (record == patient)) for patient in TRAINING]
     ventricular = np.flatnonzero(label == 2)
@@ -288,7 +304,7 @@ def train(seed):
     for epoch in range(EPOCHS):
         order, total = rng.permutation(len(label)), 0.0
         for step in range(steps):
-            rows = order[step * BATCH:(step + 1) * BATCH]
+            rows = order[step * BATCH : (step + 1) * BATCH]
             signal_rows, rr_rows = transplant(rows, label, usual_rows, ventricular, rng)
             lead = np.where(rng.random(BATCH) < ROTATED, rng.integers(1, len(leads), BATCH), 0)
             inputs = distort(leads[lead, signal_rows].astype(np.float32), rr[rr_rows], rng)
@@ -306,6 +322,7 @@ def train(seed):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Export
+
 
 def export(segments, heads):
     """The ONNX model: batch norms folded, convolutions as 2-D with 1xk kernels, batch size `N`."""
@@ -337,8 +354,15 @@ def export(segments, heads):
             width, pad = conv.kernel_size[0], conv.padding[0]
             shape = "depthwise" if conv.groups > 1 else "pointwise" if width == 1 else "conv"
             name = f"segment{e}/{shape}"
-            tensor = node("Conv", name, [tensor, value(f"{name}.weight", kernel[:, :, None, :]), value(f"{name}.bias", bias)],
-                          kernel_shape=[1, width], strides=[1, conv.stride[0]], pads=[0, pad, 0, pad], group=conv.groups)
+            tensor = node(
+                "Conv",
+                name,
+                [tensor, value(f"{name}.weight", kernel[:, :, None, :]), value(f"{name}.bias", bias)],
+                kernel_shape=[1, width],
+                strides=[1, conv.stride[0]],
+                pads=[0, pad, 0, pad],
+                group=conv.groups,
+            )
             tensor = node("Relu", f"{name}_relu", [tensor])
         pooled = node("Flatten", f"head{e}/flatten", [node("GlobalAveragePool", f"head{e}/pool", [tensor])])
         hidden = node("Concat", f"head{e}/concat", [pooled, "rr"], axis=1)
@@ -349,8 +373,10 @@ def export(segments, heads):
             hidden = hidden if last else node("Relu", f"{name}_relu", [hidden])
         outputs.append(helper.make_tensor_value_info(hidden, TensorProto.FLOAT, ["N", len(CLASSES)]))
 
-    inputs = [helper.make_tensor_value_info("signal", TensorProto.FLOAT, ["N", 2, 1, WIDTH]),
-              helper.make_tensor_value_info("rr", TensorProto.FLOAT, ["N", RR_FEATURES])]
+    inputs = [
+        helper.make_tensor_value_info("signal", TensorProto.FLOAT, ["N", 2, 1, WIDTH]),
+        helper.make_tensor_value_info("rr", TensorProto.FLOAT, ["N", RR_FEATURES]),
+    ]
     graph = helper.make_graph(nodes, "ecg-mitbih", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="recipe.py")
     checker.check_model(model, full_check=True)
@@ -378,6 +404,7 @@ def run_train(seed, path):
 # ---------------------------------------------------------------------------------------------------------------------
 # Recording
 
+
 def infer(path, signal, rr, batch=64):
     """Logits [E, n, K] float32 from onnxruntime, one thread and always the same batch size, so that bytes repeat."""
     import onnxruntime
@@ -389,7 +416,7 @@ def infer(path, signal, rr, batch=64):
     n = len(signal)
     fill = -n % batch
     signal, rr = np.concatenate([signal, signal[:1].repeat(fill, 0)]), np.concatenate([rr, rr[:1].repeat(fill, 0)])
-    parts = [session.run(names, {"signal": signal[i:i + batch], "rr": rr[i:i + batch]}) for i in range(0, n, batch)]
+    parts = [session.run(names, {"signal": signal[i : i + batch], "rr": rr[i : i + batch]}) for i in range(0, n, batch)]
     return np.concatenate([np.stack(part) for part in parts], axis=1)[:, :n]
 
 
@@ -401,22 +428,34 @@ def run_record(seed, network, path):
     split = np.repeat(["calibration", "test"], [len(half[2]) for half in halves])
     signal, rr, label, record, time_ns = (np.concatenate(parts) for parts in zip(*halves))
     header = TraceHeader(
-        network="ecg-mitbih", exits=EXITS, classes=list(CLASSES),
-        dataset={"name": "MIT-BIH Arrhythmia Database 1.0.0", "licence": "ODC-By 1.0",
-                 "origin": "https://physionet.org/content/mitdb/1.0.0/"},
+        network="ecg-mitbih",
+        exits=EXITS,
+        classes=list(CLASSES),
+        dataset={"name": "MIT-BIH Arrhythmia Database 1.0.0", "licence": "ODC-By 1.0", "origin": "https://physionet.org/content/mitdb/1.0.0/"},
         split_rule="by patient: calibration = records " + " ".join(map(str, CALIBRATION)) + " of DS1 (never trained on); "
-                   "test = DS2 of de Chazal et al. 2004; record 201 left out (same person as 202); "
-                   "rows in order of recording, one stream per record; class Q left out",
-        training_mode="joint", recipe="recipe.py", seed=seed, tau_edge=None,
+        "test = DS2 of de Chazal et al. 2004; record 201 left out (same person as 202); "
+        "rows in order of recording, one stream per record; class Q left out",
+        training_mode="joint",
+        recipe="recipe.py",
+        seed=seed,
+        tau_edge=None,
     )
-    trace = ExitTrace(header=header, sample_id=np.arange(len(label), dtype=np.int64), stream_id=record, time_ns=time_ns,
-                      split=split, label=label, logits=infer(network, signal, rr).astype(np.float16))
+    trace = ExitTrace(
+        header=header,
+        sample_id=np.arange(len(label), dtype=np.int64),
+        stream_id=record,
+        time_ns=time_ns,
+        split=split,
+        label=label,
+        logits=infer(network, signal, rr).astype(np.float16),
+    )
     write_trace(trace, path)
     print(f"wrote {path.name}: {(split == 'calibration').sum()} calibration and {(split == 'test').sum()} test beats", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tables of the card
+
 
 def scores(label, predicted):
     """Accuracy, macro-F1, balanced accuracy (classes with at least 50 beats), recall and F1 of each class."""
@@ -464,8 +503,16 @@ def run_card(network, path):
         candidates.append(("always N", np.zeros_like(label)))
         for name, predicted in candidates:
             accuracy, macro, balanced, recall, f1, _ = scores(label, predicted)
-            rows.append([name, percent(100 * accuracy), percent(100 * macro), percent(100 * balanced),
-                         " / ".join(percent(100 * v) for v in recall), " / ".join(percent(100 * v) for v in f1)])
+            rows.append(
+                [
+                    name,
+                    percent(100 * accuracy),
+                    percent(100 * macro),
+                    percent(100 * balanced),
+                    " / ".join(percent(100 * v) for v in recall),
+                    " / ".join(percent(100 * v) for v in f1),
+                ]
+            )
         print_table(["", "accuracy", "macro-F1", "balanced", "recall N / S / V / F", "F1 N / S / V / F"], rows)
         if split == "test":
             print("Confusion matrix of the last exit on the test split\n")
@@ -492,8 +539,11 @@ def ranking(score, right):
 def main():
     parser = argparse.ArgumentParser(description="Recipe of the workload ecg-mitbih.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, text in (("train", "train on DS1 and write network.onnx"), ("record", "run network.onnx and write trace.parquet"),
-                       ("card", "print the tables of README.md")):
+    for verb, text in (
+        ("train", "train on DS1 and write network.onnx"),
+        ("record", "run network.onnx and write trace.parquet"),
+        ("card", "print the tables of README.md"),
+    ):
         command = verbs.add_parser(verb, help=text)
         command.add_argument("--network", type=Path, default=HERE / "network.onnx")
         if verb != "train":
