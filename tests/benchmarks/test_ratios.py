@@ -13,7 +13,7 @@ from eesim.bench.cases import Bench, memory_of_long_run
 
 @pytest.fixture(scope="module")
 def bench():
-    return Bench(requests=200_000)
+    return Bench()
 
 
 CASES = {
