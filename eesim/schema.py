@@ -57,6 +57,14 @@ def to_yaml(data: Any, **options: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=math.inf, **options)
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does: (time, size, inode), empty where there is no file. For caches of what was read from it."""
+    if not path.is_file():
+        return ()
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
 def read_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file. Raises BadInput for anything that is not a readable mapping."""
     path = Path(path)

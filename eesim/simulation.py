@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eesim.arrivals import Process, parse_arrivals
-from eesim.bundled import find_profile, find_workload
 from eesim.cost import MechanismCost, NetworkCost, price_network
 from eesim.engine.chooser import run
 from eesim.engine.outcome import Outcome
@@ -105,7 +103,7 @@ def simulate(
     load.check()
     if isinstance(replications, bool) or not isinstance(replications, (int, np.integer)) or replications < 1:
         raise BadInput(f"replications '{replications}' must be a whole number of at least 1", field="replications")
-    workload, profile, rule = cached_workload(workload), cached_profile(profile), load_mechanism(mechanism)
+    workload, profile, rule = load_workload(workload), load_profile(profile), load_mechanism(mechanism)
     enabled = workload.enabled(exits)
     priced = cached_price(workload, profile, operating_point, data_type)
     warnings = list(priced.warnings)
@@ -226,32 +224,6 @@ def setting(
         "trust": profile.worst_source,
         "seed": load.seed,
     }
-
-
-def cached_workload(name: str | Path | Workload) -> Workload:
-    """`load_workload`, remembered per process while its files do not change, so that scores are computed once."""
-    if isinstance(name, Workload):
-        return name
-    folder = find_workload(name)
-    return _workload(folder, tuple(sorted((path.name, path.stat().st_mtime_ns) for path in folder.glob("*.*"))))
-
-
-@lru_cache(maxsize=16)
-def _workload(folder: Path, stamp: tuple) -> Workload:
-    return load_workload(folder)
-
-
-def cached_profile(name: str | Path | Profile) -> Profile:
-    """`load_profile`, remembered per process while its file does not change."""
-    if isinstance(name, Profile):
-        return name
-    path = find_profile(name)
-    return _profile(path, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@lru_cache(maxsize=256)
-def _profile(path: Path, stamp: int) -> Profile:
-    return load_profile(path)
 
 
 def cached_price(workload: Workload, profile: Profile, operating_point: str | None, data_type: str | None) -> NetworkCost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from eesim.arrivals import Recording, parse_arrivals
 from eesim.bundled import find_workload
 from eesim.errors import BadInput
 from eesim.network.network import Network, read_network
-from eesim.schema import Strict, read_yaml, validate
+from eesim.schema import Strict, read_yaml, stamp, validate
 from eesim.trace.parquet import read_trace
 from eesim.trace.trace import ExitTrace
 from eesim.trace.view import TraceView
@@ -75,13 +76,19 @@ class Workload:
 
 
 def load_workload(name: str | Path | Workload) -> Workload:
-    """A workload by bundled name or by the path of its folder.
+    """A workload by bundled name or by the path of its folder; while its files stay as they are, the same object each time.
 
     Raises BadInput naming file, field and value when something in it is wrong, or when network and trace do not match.
     """
     if isinstance(name, Workload):
         return name
     folder = find_workload(name)
+    return _read(folder, tuple((path.name, *stamp(path)) for path in sorted(folder.glob("*.*"))))
+
+
+@lru_cache(maxsize=16)
+def _read(folder: Path, stamps: tuple) -> Workload:
+    """The workload in a folder. `stamps` are there for the cache: scores are worked out once."""
     path = folder / "workload.yaml"
     data = validate(_WorkloadSchema, read_yaml(path), path)
     if data.schema_version != 1:

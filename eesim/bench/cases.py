@@ -22,7 +22,9 @@ from eesim.engine.lanes import waits
 from eesim.engine.lindley import lindley, servers
 from eesim.engine.planes import tally
 from eesim.engine.scenario import Scenario
-from eesim.simulation import Load, cached_price, cached_profile, cached_workload, compile_scenario, settle, simulate
+from eesim.hardware import load_profile
+from eesim.simulation import Load, cached_price, compile_scenario, settle, simulate
+from eesim.workload import load_workload
 
 THRESHOLD = {"threshold": 0.8}
 UTILISATION = 0.8
@@ -67,7 +69,7 @@ class Bench:
     """The bundled ECG workload on a microcontroller at 80 % load, or a workload and profile of your own."""
 
     def __init__(self, workload: str = "ecg-mitbih", profile: str = "stm32l4r5-xcubeai", requests: int = 1_000_000):
-        self.workload, self.profile, self.requests = cached_workload(workload), cached_profile(profile), requests
+        self.workload, self.profile, self.requests = load_workload(workload), load_profile(profile), requests
 
     @cached_property
     def scenario(self) -> Scenario:

@@ -43,10 +43,10 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
     from eesim.bundled import profile_names
     from eesim.explore.compare import comparison, rules
     from eesim.explore.space import named
+    from eesim.hardware import load_profile
     from eesim.result import flatten
-    from eesim.simulation import cached_profile
 
-    chosen, devices = names(mechanisms), [cached_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
+    chosen, devices = names(mechanisms), [load_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
     rows, summaries, warnings = [], [], {}
     with progress(len(devices) * len(rules(chosen)), "comparing") as done:
         for result, asked in comparison(workload, devices, chosen, exits=parse_exits(exits), **options):

@@ -22,11 +22,11 @@ def cost(models, profile, operating_point, data_type, form) -> None:
     that says what was assumed.
     """
     from eesim.cost import cost_record, price_network
-    from eesim.simulation import cached_profile
+    from eesim.hardware import load_profile
 
     records = []
     for model in models:
-        priced = price_network(_network(model), cached_profile(profile), operating_point, data_type)
+        priced = price_network(_network(model), load_profile(profile), operating_point, data_type)
         for warning in priced.warnings:
             log(f"warning: {warning}")
         records.append({"file": model, **cost_record(priced)} if len(models) > 1 else cost_record(priced))

@@ -44,12 +44,12 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
     from eesim.bundled import profile_names, workload_names
     from eesim.explore.plan import plan as search
     from eesim.explore.space import devices_of, named
+    from eesim.hardware import load_profile
     from eesim.report.plain import to_csv, to_json
     from eesim.result import flatten
-    from eesim.simulation import cached_profile
 
     points = "all" if operating_points == "all" else names(operating_points)
-    chosen = [cached_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
+    chosen = [load_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
     total = sum(len(list(devices_of(profile, points))) for profile in chosen) * len(named(names(workloads), workload_names(), "workloads"))
     with progress(total, "planning") as done:
         found = search(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from eesim.bundled import profile_names
 from eesim.explore.space import named
+from eesim.hardware import load_profile
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result, flatten
-from eesim.simulation import cached_profile, cached_workload, simulate
-from eesim.workload import Workload
+from eesim.simulation import simulate
+from eesim.workload import Workload, load_workload
 
 if TYPE_CHECKING:
     import pandas
@@ -58,8 +59,8 @@ def rules(mechanisms: Any) -> list:
 
 def comparison(workload: Any, profiles: Any, mechanisms: Any, *, per_exit: bool, accuracy_drop: Any, objective: str, metric: str, **options: Any):
     """Yields (result, name of the mechanism asked for), device by device."""
-    workload = cached_workload(workload)
-    for profile in [cached_profile(name) for name in named(profiles, profile_names(), "profiles")]:
+    workload = load_workload(workload)
+    for profile in [load_profile(name) for name in named(profiles, profile_names(), "profiles")]:
         for rule in rules(mechanisms):
             able = bool(rule.parameters) and rule.parameters[0].per_exit
             result: Result = simulate(

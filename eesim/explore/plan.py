@@ -18,13 +18,14 @@ from eesim.cost import MechanismCost, NetworkCost
 from eesim.engine.chooser import run
 from eesim.errors import BadInput, unknown
 from eesim.explore.space import Device, devices_of, named, subsets_of
+from eesim.hardware import load_profile
 from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result
-from eesim.simulation import Load, cached_price, cached_profile, cached_workload, compile_scenario, setting, settle
+from eesim.simulation import Load, cached_price, compile_scenario, setting, settle
 from eesim.tuning import OBJECTIVES, evaluate
 from eesim.units import duration_ns, energy_mj, fraction, rate_hz
-from eesim.workload import Workload
+from eesim.workload import Workload, load_workload
 
 SETTINGS = 60
 """Settings of each mechanism and subset of exits that are evaluated without time."""
@@ -185,8 +186,8 @@ def plan(
     load = Load(arrivals, requests, servers=servers, queue=queue, deadline=deadline, seed=seed)
     load.check()
     result = Plan(constraints_of(**limits), objective)
-    chosen = [cached_workload(name) for name in named(workloads, workload_names(), "workloads")]
-    devices = [device for name in named(profiles, profile_names(), "profiles") for device in devices_of(cached_profile(name), operating_points)]
+    chosen = [load_workload(name) for name in named(workloads, workload_names(), "workloads")]
+    devices = [device for name in named(profiles, profile_names(), "profiles") for device in devices_of(load_profile(name), operating_points)]
     rules = {rule.name: rule for rule in map(load_mechanism, named(mechanisms, mechanism_names(), "mechanisms")) if not rule.bound}
     rules = {"static": load_mechanism("static"), "first-exit": load_mechanism("first-exit"), **rules}
     for workload in chosen:

@@ -15,11 +15,11 @@ import numpy as np
 
 from eesim.bundled import profile_names, workload_names
 from eesim.errors import BadInput
-from eesim.hardware.profile import Profile
+from eesim.hardware.profile import Profile, load_profile
 from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
-from eesim.simulation import Load, cached_profile, cached_workload, settle
-from eesim.workload import Workload
+from eesim.simulation import Load, settle
+from eesim.workload import Workload, load_workload
 
 PART_SETTINGS = 32
 """Settings of one mechanism that are simulated and stored together, on all devices."""
@@ -129,8 +129,8 @@ def build_space(
     exits : a set of exits, a list of such sets, or 'subsets' for all of them.
     operating_points : names, or 'all'; by default each profile's default.
     """
-    chosen = [cached_workload(name) for name in named(workloads, workload_names(), "workloads")]
-    profiles = [cached_profile(name) for name in named(profiles, profile_names(), "profiles")]
+    chosen = [load_workload(name) for name in named(workloads, workload_names(), "workloads")]
+    profiles = [load_profile(name) for name in named(profiles, profile_names(), "profiles")]
     devices = tuple(device for profile in profiles for device in devices_of(profile, operating_points))
     if not devices:
         raise BadInput(f"no profile has the operating point '{operating_points}'", field="operating_points")

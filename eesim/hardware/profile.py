@@ -11,7 +11,7 @@ import fnmatch
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from eesim.bundled import find_profile
 from eesim.errors import BadInput, unknown
 from eesim.hardware.models import LayerCost, load_model, model_names
 from eesim.network.layer import ITEM_BYTES, KINDS, Layer
-from eesim.schema import Strict, read_yaml, validate
+from eesim.schema import Strict, read_yaml, stamp, validate
 
 SCHEMA_VERSION = 1
 TRUST = ("measured", "fitted", "datasheet", "assumed")
@@ -199,13 +199,19 @@ class Profile:
 
 
 def load_profile(name: str | Path | Profile) -> Profile:
-    """Read a device profile by bundled name or by path to a YAML file.
+    """A device profile by bundled name or by path to a YAML file; while the file stays as it is, the same object each time.
 
     Raises BadInput with one line (file, field, value, nearest valid choice) for anything the schema does not allow.
     """
     if isinstance(name, Profile):
         return name
     path = find_profile(name)
+    return _read(path, stamp(path))
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, stamped: tuple) -> Profile:
+    """The profile in a file. `stamped` is there for the cache."""
     raw = read_yaml(path)
     data = validate(_ProfileSchema, raw, path)
     if data.schema_version != SCHEMA_VERSION:
