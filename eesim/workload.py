@@ -14,6 +14,7 @@ from eesim.bundled import find_workload
 from eesim.errors import BadInput
 from eesim.network.network import Network, read_network
 from eesim.schema import Strict, read_yaml, stamp, validate
+from eesim.trace.features import read_features
 from eesim.trace.parquet import read_trace
 from eesim.trace.trace import ExitTrace
 from eesim.trace.view import TraceView
@@ -27,6 +28,7 @@ class _WorkloadSchema(Strict):
     network: str = "network.yaml"
     onnx: str | None = "network.onnx"
     trace: str = "trace.parquet"
+    features: str = "features.parquet"
     card: str = "README.md"
     recipe: str | None = None
     arrivals: str
@@ -44,6 +46,7 @@ class Workload:
     arrivals: str
     card: str = "README.md"
     recipe: str | None = None
+    features_file: str = "features.parquet"
     memo: dict = field(default_factory=dict, repr=False, compare=False)
     """Whatever was computed from this workload once and may be wanted again."""
 
@@ -53,6 +56,24 @@ class Workload:
             self.memo["view", split] = TraceView(self.trace, split)
         view = self.memo["view", split]
         return view if exits is None else view.restricted(exits)
+
+    def features(self, split: str = "test", exits: tuple[int, ...] | None = None) -> list[np.ndarray]:
+        """Pooled features of each enabled exit, float16 [N, D_e], rows as in `view(split)`; read from disk when first asked for.
+
+        Raises BadInput when the workload has none, or when they are not of its trace.
+        """
+        if "features" not in self.memo:
+            path = self.folder / self.features_file
+            if not path.is_file():
+                raise BadInput(f"the workload '{self.name}' was recorded without features; record them with --features", file=path)
+            read = read_features(path)
+            if len(read.values) != self.trace.exits:
+                raise BadInput(f"features of {len(read.values)} exits, the trace has {self.trace.exits}", file=path)
+            self.memo["features"] = read
+        if ("features", split) not in self.memo:
+            self.memo["features", split] = self.memo["features"].rows(self.view(split).sample_id)
+        rows = self.memo["features", split]
+        return rows if exits is None else [rows[exit] for exit in exits]
 
     def enabled(self, exits: object = None) -> tuple[int, ...]:
         """Enabled exits in order, the final one always among them; all without an argument. Raises BadInput for unknown ones."""
@@ -102,7 +123,7 @@ def _read(folder: Path, stamps: tuple) -> Workload:
     arrivals = data.arrivals
     if arrivals.startswith("file:") and arrivals != "file:":
         arrivals = f"file:{folder / arrivals.removeprefix('file:')}"
-    workload = Workload(data.name, data.title, folder, network, trace, arrivals, data.card, data.recipe)
+    workload = Workload(data.name, data.title, folder, network, trace, arrivals, data.card, data.recipe, data.features)
     try:
         parse_arrivals(arrivals, workload.recording())
     except BadInput as error:

@@ -11,7 +11,7 @@ FLOORS = [
     {"errors"},
     {"units", "jit", "bundled", "schema", "seeds"},
     {"network", "hardware", "trace", "arrivals"},
-    {"workload", "mechanisms"},
+    {"workload", "mechanisms", "recorder"},
     {"cost"},
     {"engine"},
     {"result"},

@@ -31,6 +31,33 @@ def import_onnx(path: str | Path, *, name: str | None = None, outputs: Sequence[
     Raises BadInput when the file is not ONNX, a shape cannot be inferred, or an output or node is unknown.
     """
     path = Path(path)
+    graph, names, parts = read_exits(path, outputs, final_head)
+    segments: list[list[Layer]] = [[] for _ in names]
+    heads: list[list[Layer]] = [[] for _ in names]
+    for node, (exit, is_head) in parts.items():
+        if not graph.free(node):
+            (heads if is_head else segments)[exit].append(_layer(graph, node))
+    for index, head in enumerate(heads):
+        if not head:
+            raise BadInput(f"output '{names[index]}' has no layer of its own, so it has no head", file=path)
+        if 0 < index < len(names) - 1 and not segments[index]:  # the last exit may stand on the same features as the one before
+            graph.warnings.append(
+                f"output '{names[index]}' adds no layer to the backbone after '{names[index - 1]}'; outputs must be in the order of the exits"
+            )
+    shape = graph.shapes.get(names[-1], ())
+    return Network(
+        name or path.stem, graph.data_inputs, tuple(map(tuple, segments)), tuple(map(tuple, heads)), graph.data_type,
+        next((size for size in shape[:0:-1] if size > 1), None), path.name, tuple(dict.fromkeys(graph.warnings)),
+    )  # fmt: skip
+
+
+def read_exits(
+    path: Path, outputs: Sequence[str] | None = None, final_head: str | None = None
+) -> tuple[Graph, list[str], dict[int, tuple[int, bool]]]:
+    """The graph of a model, its exit outputs in order, and for every node they need: whose it is, and whether head or segment.
+
+    Raises BadInput as `import_onnx` does.
+    """
     try:
         graph = Graph(_load(path), path)
     except (onnx.shape_inference.InferenceError, ValueError, TypeError) as error:  # sizes that contradict each other; names that are no text
@@ -47,28 +74,12 @@ def import_onnx(path: str | Path, *, name: str | None = None, outputs: Sequence[
     if not only_last:
         raise BadInput(f"output '{names[last]}' has no layer of its own, so it has no head; the final exit must come last", file=path)
     final = graph.descendants(_final_head(graph, only_last, final_head, path)) & set(only_last)
-
-    segments: list[list[Layer]] = [[] for _ in names]
-    heads: list[list[Layer]] = [[] for _ in names]
+    parts = {}
     for node in graph.order:
-        users = [index for index, use in enumerate(uses) if node in use]
-        if not users or graph.free(node):
-            continue
-        alone = len(users) == 1
-        is_head = alone and (node in final if users[0] == last else True)
-        (heads if is_head else segments)[users[0]].append(_layer(graph, node))
-    for index, head in enumerate(heads):
-        if not head:
-            raise BadInput(f"output '{names[index]}' has no layer of its own, so it has no head", file=path)
-        if index and not segments[index]:
-            graph.warnings.append(
-                f"output '{names[index]}' adds no layer to the backbone after '{names[index - 1]}'; outputs must be in the order of the exits"
-            )
-    shape = graph.shapes.get(names[last], ())
-    return Network(
-        name or path.stem, graph.data_inputs, tuple(map(tuple, segments)), tuple(map(tuple, heads)), graph.data_type,
-        next((size for size in shape[:0:-1] if size > 1), None), path.name, tuple(dict.fromkeys(graph.warnings)),
-    )  # fmt: skip
+        users = [exit for exit, use in enumerate(uses) if node in use]
+        if users:
+            parts[node] = users[0], len(users) == 1 and (node in final or users[0] != last)
+    return graph, names, parts
 
 
 def _load(path: Path) -> onnx.ModelProto:

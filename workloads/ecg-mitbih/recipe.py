@@ -385,6 +385,7 @@ def export(segments, heads):
 
 def run_train(seed, path):
     import onnx
+    import onnxruntime
     import torch
 
     from eesim.network import write_network
@@ -394,7 +395,8 @@ def run_train(seed, path):
     onnx.save(export(segments, heads), path)
     with torch.no_grad():
         expected = forward(segments, heads, torch.from_numpy(signal[:512, :, 0]), torch.from_numpy(rr[:512]))
-    difference = np.abs(np.stack([out.numpy() for out in expected]) - infer(path, signal[:512], rr[:512])).max()
+    said = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"signal": signal[:512], "rr": rr[:512]})
+    difference = np.abs(np.stack([out.numpy() for out in expected]) - np.stack(said)).max()
     if difference > 1e-4:
         raise SystemExit(f"recipe.py: network.onnx and torch differ by {difference:.1e}")
     write_network(import_onnx(path, name="ecg-mitbih", final_head=f"head{EXITS - 1}/pool"), path.with_suffix(".yaml"))
@@ -405,51 +407,30 @@ def run_train(seed, path):
 # Recording
 
 
-def infer(path, signal, rr, batch=64):
-    """Logits [E, n, K] float32 from onnxruntime, one thread and always the same batch size, so that bytes repeat."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [f"logits_{e}" for e in range(EXITS)]
-    n = len(signal)
-    fill = -n % batch
-    signal, rr = np.concatenate([signal, signal[:1].repeat(fill, 0)]), np.concatenate([rr, rr[:1].repeat(fill, 0)])
-    parts = [session.run(names, {"signal": signal[i : i + batch], "rr": rr[i : i + batch]}) for i in range(0, n, batch)]
-    return np.concatenate([np.stack(part) for part in parts], axis=1)[:, :n]
-
-
 def run_record(seed, network, path):
-    from eesim.trace import ExitTrace, TraceHeader, write_trace
+    from eesim.trace import record as record_trace
 
     raw = open_raw()
     halves = [prepare(raw, records) for records in (CALIBRATION, TEST)]
-    split = np.repeat(["calibration", "test"], [len(half[2]) for half in halves])
     signal, rr, label, record, time_ns = (np.concatenate(parts) for parts in zip(*halves))
-    header = TraceHeader(
+    split = np.repeat(["calibration", "test"], [len(half[2]) for half in halves])
+    record_trace(
+        network,
+        {"signal": signal, "rr": rr, "label": label, "stream_id": record, "time_ns": time_ns, "split": split},
+        path,
         network="ecg-mitbih",
-        exits=EXITS,
-        classes=list(CLASSES),
-        dataset={"name": "MIT-BIH Arrhythmia Database 1.0.0", "licence": "ODC-By 1.0", "origin": "https://physionet.org/content/mitdb/1.0.0/"},
+        classes=CLASSES,
+        features=path.with_name("features.parquet"),
+        input_range=(-4.0, 4.0),
+        final_head=f"head{EXITS - 1}/pool",
+        source={"name": "MIT-BIH Arrhythmia Database 1.0.0", "licence": "ODC-By 1.0", "origin": "https://physionet.org/content/mitdb/1.0.0/"},
         split_rule="by patient: calibration = records " + " ".join(map(str, CALIBRATION)) + " of DS1 (never trained on); "
         "test = DS2 of de Chazal et al. 2004; record 201 left out (same person as 202); "
         "rows in order of recording, one stream per record; class Q left out",
         training_mode="joint",
         recipe="recipe.py",
         seed=seed,
-        tau_edge=None,
     )
-    trace = ExitTrace(
-        header=header,
-        sample_id=np.arange(len(label), dtype=np.int64),
-        stream_id=record,
-        time_ns=time_ns,
-        split=split,
-        label=label,
-        logits=infer(network, signal, rr).astype(np.float16),
-    )
-    write_trace(trace, path)
     print(f"wrote {path.name}: {(split == 'calibration').sum()} calibration and {(split == 'test').sum()} test beats", file=sys.stderr)
 
 

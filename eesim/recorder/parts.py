@@ -1,0 +1,37 @@
+"""Parts of a recording that is under way: one file a batch, kept beside the trace until it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+
+class Parts:
+    """Files `<batch>-<hash>.npz` in `<trace>.parts-<settings>`; a part counts only for the same inputs, model and settings."""
+
+    def __init__(self, target: Path, settings: str):
+        self.folder = target.with_name(f"{target.name}.parts-{settings[:12]}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, index: int, content_hash: str) -> dict[str, np.ndarray] | None:
+        """A finished part, or None."""
+        path = self.folder / f"{index:06d}-{content_hash}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    def save(self, index: int, content_hash: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep a finished part; whole or not at all."""
+        path = self.folder / f"{index:06d}-{content_hash}.npz"
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
+        with unfinished.open("wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(unfinished, path)
+
+    def remove(self) -> None:
+        """The trace is whole: its parts are not needed any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What the recipes of several workloads share: raw data, multi-exit networks in torch, their training, export and cards."""
