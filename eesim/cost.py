@@ -39,13 +39,17 @@ class NetworkCost:
     head_nj: list[int] | None
     layers: list[tuple[Layer, LayerCost]] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    remarks: list[str] = field(default_factory=list, repr=False)
+    """Warnings about the work of mechanisms, found when it is priced."""
 
     def decision(self, pieces: Sequence[Work], *, asks: bool) -> tuple[int, int | None]:
         """Whole ns and nJ of one decision: the device's own cost where it `asks`, and the mechanism's work."""
         point = self.profile.point(self.operating_point)
         ns, nj = self.profile.decision_cost(point) if asks else (0.0, 0.0)
         for piece in pieces:
-            cost, _ = self.profile.price(work(piece.kind, piece.elements, piece.kind, piece.macs), self.data_type, point)
+            cost, warning = self.profile.price(work(piece.kind, piece.elements, piece.kind, piece.macs), self.data_type, point)
+            if warning and not any(warning in other for other in self.warnings):
+                self.remarks.append(warning)
             ns += cost.ns
             nj = None if nj is None or cost.nj is None else nj + cost.nj
         return round_half_even(ns), None if nj is None else round_half_even(nj)
@@ -97,7 +101,8 @@ def price_network(network: Network, profile: Profile, operating_point: str | Non
 
 @dataclass(frozen=True)
 class PathCosts:
-    """What each path through the enabled exits costs. One stage = the segments up to a head, the head, and the decision there.
+    """What each path through the enabled exits costs. One stage = the segments up to a head, the head, and the decision there;
+    first the stages of the heads evaluated when the answer leaves, then the others, each in order of depth.
 
     service_ns, response_ns: int64 [P]; energy_nj: int64 [P] or None; macs, operations: int64 [P];
     stage_ns: int64 [P, S], zero-padded; stages, answer_stage: int64 [P], how many stages, and after which the answer leaves.
@@ -180,8 +185,8 @@ class MechanismCost:
         energies = self._stage_nj
         energy = None if energies is None else np.zeros(count, np.int64)
         for index, path in enumerate(paths):
-            heads = [exit for exit in range(len(self.exits)) if path.visited >> exit & 1]
             answered = path.visited if path.answered < 0 else path.answered
+            heads = [exit for part in (answered, path.visited & ~answered) for exit in range(len(self.exits)) if part >> exit & 1]
             reached = -1
             for place, head in enumerate(heads):
                 reaching = slice(reached + 1, head + 1)
@@ -190,7 +195,7 @@ class MechanismCost:
                 if energy is not None:
                     energy[index] += energies[0][reaching].sum() + energies[1][head] + energies[2][head]
                 ops[index] += operations[0] if head < len(self.exits) - 1 else 0
-                reached = head
+                reached = max(reached, head)
             stage_ns[index, 0] += self.sample_ns
             ops[index] += operations[1]
             if energy is not None:

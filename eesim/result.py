@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class Result:
             if len(runs) > 1:
                 merged["confidence"] = {"level": 0.95, "replications": len(runs), **_intervals(runs)}
             self._cache["summary"] = {**self.setting, "engine": self.outcomes[0].engine, **merged, "warnings": list(self.warnings)}
-        return self._cache["summary"]
+        return deepcopy(self._cache["summary"])
 
     @cached_property
     def requests(self) -> pandas.DataFrame:
@@ -183,7 +184,9 @@ def _means(runs: list[dict[str, Any]]) -> dict[str, Any]:
             return values[0] if values[0] and isinstance(values[0][0], str) else [mean(list(column)) for column in zip(*values, strict=True)]
         if any(value is None for value in values):
             return None
-        return values[0] if isinstance(values[0], str) else sum(values) / len(values)
+        if isinstance(values[0], str) or all(value == values[0] for value in values):
+            return values[0]
+        return sum(values) / len(values)
 
     return {name: mean([run[name] for run in runs]) for name in runs[0]}
 

@@ -50,7 +50,9 @@ class Load:
                 raise unknown(name, getattr(self, name), choices, field=name)
         for name, least in (("requests", 1), ("warmup", 0), ("servers", 1), ("queue", 0), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
+            if value is None and name in ("requests", "queue"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise BadInput(f"{name} '{value}' must be a whole number of at least {least}", field=name)
 
 
@@ -130,14 +132,7 @@ def simulate(
 
 def settle(mechanism: Mechanism, given: Mapping[str, Any], workload: Workload, view: TraceView) -> Values:
     """Given parameters checked, the rest from the mechanism's defaults. Raises BadInput for one that has neither."""
-    checked = mechanism.check(given, view)
-    if len(checked) < len(mechanism.parameters):
-        defaults = mechanism.defaults(lambda: workload.view("calibration", view.recorded_exits))
-        checked = mechanism.check({**defaults, **given}, view)
-    for parameter in mechanism.parameters:
-        if parameter.name not in checked:
-            raise BadInput(f"mechanism '{mechanism.name}' needs a value for '{parameter.name}'", field="set")
-    return checked
+    return mechanism.settle(given, view, lambda: workload.view("calibration", view.recorded_exits))
 
 
 def compile_scenario(

@@ -33,7 +33,10 @@ JOINT_SETTINGS = 200_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """P settings on one view without time: accuracy and balanced accuracy float64 [P] (NaN unknown), mean cost per sample float64 [P]."""
+    """P settings on one view without time: accuracy and balanced accuracy float64 [P] (NaN unknown), cost float64 [P] by name.
+
+    Costs are means per sample, energy in nJ (None: not known), latency in ns, macs; and p95 and p99 of the latency.
+    """
 
     accuracy: np.ndarray
     balanced_accuracy: np.ndarray
@@ -141,7 +144,7 @@ def search(
 ) -> tuple[list[Values], Evaluation]:
     """Settings worth trying, evaluated. With `per_exit`: a joint grid over all exits, then coordinate descent around the best."""
     if not per_exit:
-        settings = mechanism.candidates(view, SHARED_SETTINGS)
+        settings = [mechanism.settle(values, view) for values in mechanism.candidates(view, SHARED_SETTINGS)]
         return settings, evaluate(view, mechanism, settings, cost)
     if not isinstance(mechanism, ThresholdMechanism) or not mechanism.parameters[0].per_exit:
         raise BadInput(f"mechanism '{mechanism.name}' has no threshold per exit", field="per_exit")
@@ -184,7 +187,8 @@ def evaluate(view: TraceView, mechanism: Mechanism, settings: Sequence[Values], 
         return _evaluate_bars(view, mechanism, np.stack([mechanism.pack(values, view) for values in settings]), cost)
     rows = [_evaluate_one(view, mechanism, values, cost) for values in settings]
     known = all(row[2] is not None for row in rows)
-    costs = {name: np.array([row[2 + index] for row in rows], float) for index, name in enumerate(OBJECTIVES) if index > 0 or known}
+    names = (*OBJECTIVES, "p95", "p99")
+    costs = {name: np.array([row[2 + index] for row in rows], float) for index, name in enumerate(names) if index > 0 or known}
     return Evaluation(np.array([row[0] for row in rows]), np.array([row[1] for row in rows]), {"energy": None, **costs})
 
 
@@ -204,7 +208,15 @@ def _evaluate_bars(view: TraceView, mechanism: ThresholdMechanism, bars: np.ndar
         accuracy = counted.correct / labelled.sum()
         recalls = counted.class_correct[:, enough] / labelled[enough]
         balanced = recalls.mean(axis=1) if enough.any() else np.full(bars.shape[0], np.nan)
-    return Evaluation(accuracy, balanced, {"energy": energy, "latency": shares @ paths.response_ns, "macs": shares @ paths.macs})
+    cost = {"energy": energy, "latency": shares @ paths.response_ns, "macs": shares @ paths.macs}
+    return Evaluation(accuracy, balanced, cost | {f"p{rank}": _percentile(paths.response_ns, shares, rank) for rank in (95, 99)})
+
+
+def _percentile(values: np.ndarray, shares: np.ndarray, rank: int) -> np.ndarray:
+    """Nearest-rank percentile of values [V] that are met with shares [P, V]; float64 [P]."""
+    order = np.argsort(values)
+    reached = np.cumsum(shares[:, order], axis=1) >= rank / 100 - 1e-12
+    return values[order][np.where(reached.any(axis=1), reached.argmax(axis=1), len(order) - 1)].astype(np.float64)
 
 
 def _evaluate_one(view: TraceView, mechanism: Mechanism, values: Values, cost: MechanismCost) -> tuple:
@@ -218,7 +230,8 @@ def _evaluate_one(view: TraceView, mechanism: Mechanism, values: Values, cost: M
     accuracy = right.sum() / labelled.sum() if labelled.sum() else np.nan
     balanced = float((hits[enough] / labelled[enough]).mean()) if enough.any() else np.nan
     energy = None if paths.energy_nj is None else float(shares @ paths.energy_nj)
-    return accuracy, balanced, energy, float(shares @ paths.response_ns), float(shares @ paths.macs)
+    tails = (float(_percentile(paths.response_ns, shares[None], rank)[0]) for rank in (95, 99))
+    return accuracy, balanced, energy, float(shares @ paths.response_ns), float(shares @ paths.macs), *tails
 
 
 def _seen(evaluation: Evaluation, index: int, metric: str, objective: str) -> dict[str, float]:

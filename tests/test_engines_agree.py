@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builders
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from eesim.arrivals import parse_arrivals
 from eesim.cost import MechanismCost, price_network
 from eesim.engine.chooser import obstacles, run
 from eesim.engine.scenario import Scenario
+from eesim.errors import BadInput
 from eesim.hardware import load_profile
 from eesim.mechanisms import STOP, Mechanism, Parameter, load_mechanism
 from eesim.seeds import Seeds
@@ -98,8 +100,52 @@ class Backwards(Mechanism):
         return STOP
 
 
+class EarlyThenBack(Mechanism):
+    """Starts deep, answers there when sure, and evaluates shallower heads afterwards; global state counts the samples."""
+
+    name, state = "early-then-back-test", "global"
+    parameters = (Parameter("threshold", 0.6, 0.0, 1.0),)
+
+    def memory(self, view):
+        return 1
+
+    @staticmethod
+    def step(exit, observed, scratch, memory, parameters, situation, answer):
+        last = observed.shape[0] - 1
+        if exit < 0:
+            memory[0] += 1
+            return last // 2
+        if exit == last // 2 and observed[exit, 0] >= parameters[0]:
+            answer[1] = exit
+        if exit == last // 2 and last // 2 > 0 and memory[0] % 3 > 0:
+            return 0
+        return STOP if answer[1] >= 0 else last
+
+
+class Stuck(Mechanism):
+    """Asks for the first head for ever."""
+
+    name = "stuck-test"
+
+    @staticmethod
+    def step(exit, observed, scratch, memory, parameters, situation, answer):
+        return 0
+
+
+class StuckGlobal(Stuck):
+    """The same with state, so that it is asked when service starts."""
+
+    name, state = "stuck-global-test", "global"
+
+
+class StuckLive(Stuck):
+    """The same, asked in simulated time."""
+
+    name, live = "stuck-live-test", True
+
+
 RULES = [load_mechanism(name) for name in ("max-softmax", "patience", "static", "oracle", "first-exit", "constant")]
-RULES += [QueueAware(), Scene(), EarlyAnswer(), Backwards()]
+RULES += [QueueAware(), Scene(), EarlyAnswer(), Backwards(), EarlyThenBack()]
 PROFILE = None
 TRACES: dict[int, TraceView] = {}
 
@@ -207,3 +253,18 @@ def test_all_engines_agree_byte_for_byte(tmp_path_factory):
 
     agree()
     assert ran["calendar"] >= 500 and min(ran.get(name, 0) for name in ("counts", "lindley", "k-server")) >= 20, ran
+
+
+@pytest.mark.parametrize("rule", [Stuck(), StuckGlobal(), StuckLive()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("engine", ["lindley", "calendar", "simpy"])
+def test_a_step_that_asks_for_a_head_again_is_refused_and_does_not_hang(tmp_path_factory, rule, engine):
+    view, process, seeds = view_of(3, 2), parse_arrivals("poisson:100/s"), Seeds(0)
+    priced = price_network(builders.network(3, [10, 10, 10], 3), profile(tmp_path_factory))
+    rows, in_order = sample_order(view, "recorded", 20, seeds, process)
+    capacity = 2 if rule.state == "global" and engine != "lindley" else -1
+    cost = MechanismCost(priced, view.recorded_exits, rule, view.classes)
+    scenario = Scenario(view, rows, in_order, rule, {}, cost, process, seeds, 20, capacity=capacity)
+    if obstacles(scenario)[engine] is not None:
+        pytest.skip(f"{engine} does not run {rule.name}")
+    with pytest.raises(BadInput, match="has evaluated already"):
+        run(scenario, engine)

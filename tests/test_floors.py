@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "eesim"
 FLOORS = [
     {"errors"},
-    {"units", "jit", "bundled", "schema", "seeds"},
+    {"units", "jit", "bundled", "schema", "seeds", "files"},
     {"network", "hardware", "trace", "arrivals"},
     {"workload", "mechanisms", "recorder"},
     {"cost"},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import builders
+import numpy as np
 import pytest
 
 import eesim
@@ -84,7 +87,8 @@ def test_settings_are_chosen_on_the_calibration_split(larger_workload, devices):
 @pytest.mark.parametrize(
     ("options", "telling"),
     [
-        ({}, "either a rate or arrivals"),
+        ({"max_p999": "20ms"}, "unknown limit 'max_p999'; did you mean 'max_p99'"),
+        ({"operating_points": ["nominal", "fsat"]}, "unknown operating point 'nominal'"),
         ({"rate": "10/s", "arrivals": "closed"}, "either a rate or arrivals"),
         ({"rate": "10"}, "lacks its unit"),
         ({"rate": "0/s"}, "above 0"),
@@ -98,6 +102,45 @@ def test_settings_are_chosen_on_the_calibration_split(larger_workload, devices):
 def test_bad_plans_are_one_line(larger_workload, devices, options, telling):
     with pytest.raises(BadInput, match=telling):
         eesim.plan([larger_workload], devices[:1], **options)
+
+
+def settings_that_hold(workload, device, arrivals, floor, split):
+    """Brute force: every threshold of three rules over every subset of exits, simulated; the active energy of those that hold."""
+    found = {}
+    last = workload.network.exits - 1
+    for size in range(1, last + 1):
+        for chosen in combinations(range(last), size):
+            for rule, thresholds in (("max-softmax", np.linspace(0.4, 1, 13)), ("margin", np.linspace(0, 1, 11)), ("entropy", np.linspace(0, 1, 11))):
+                for threshold in thresholds:
+                    result = eesim.simulate(workload, device, rule, {"threshold": threshold}, exits=chosen, arrivals=arrivals, split=split)
+                    if result["accuracy"] >= floor:
+                        found[rule, chosen, round(float(threshold), 3)] = result["active_mj_mean"]
+    return found
+
+
+@pytest.mark.parametrize("floor", [0.9, 0.97])
+def test_the_best_deployment_is_near_the_best_that_brute_force_finds(larger_workload, devices, floor):
+    arrivals = "poisson:50/s"
+    test, calibration = (settings_that_hold(larger_workload, devices[0], arrivals, floor, split) for split in ("test", "calibration"))
+    both = {key: energy for key, energy in test.items() if key in calibration}
+    plan = eesim.plan([larger_workload], devices[:1], arrivals=arrivals, min_accuracy=floor)
+    static = eesim.simulate(larger_workload, devices[0], "static", arrivals=arrivals)
+    assert plan.deployments or (not both and static["accuracy"] < floor)
+    if both:
+        assert plan.deployments[0].summary["active_mj_mean"] <= min(both.values()) * 1.1
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "accuracy"])
+def test_what_the_network_without_exits_keeps_is_a_deployment(larger_workload, devices, objective):
+    static = eesim.simulate(larger_workload, devices[0], "static", arrivals="poisson:50/s")["accuracy"]
+    plan = eesim.plan([larger_workload], devices[:1], rate="50/s", min_accuracy=static, objective=objective)
+    assert "static" in {item.summary["mechanism"] for item in plan.deployments}
+    assert not eesim.plan([larger_workload], devices[:1], rate="50/s", min_accuracy=min(static + 0.02, 1)).deployments
+
+
+def test_without_a_rate_the_workload_arrives_as_it_does(larger_workload, devices):
+    plan = eesim.plan([larger_workload], devices[:1], min_accuracy=0.5)
+    assert plan.deployments[0].summary["arrivals"] == larger_workload.arrivals
 
 
 def test_compare_tunes_all_to_the_same_drop(larger_workload, devices):

@@ -55,7 +55,7 @@ def given(times: np.ndarray, text: str = "given times", file: object = None, col
         row = int(backwards[0]) + 1
         raise BadInput(f"row {row}: arrival at {times[row]} ns is earlier than the one before it, at {times[row - 1]} ns; sort the times", **where)
     rate = (times.size - 1) * 1e9 / max(int(times[-1] - times[0]), 1) if times.size > 1 else None
-    return Given(text, rate, times_ns=np.ascontiguousarray(times, np.int64))
+    return Given(text, rate, times_ns=np.array(times, np.int64))
 
 
 def parse(argument: str, recording) -> Given:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from eesim.cli.options import (
@@ -54,7 +56,7 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
             rows.append(
                 {**flatten({key: value for key, value in summary.items() if key != "tuned"}), "mechanism": asked, "runs_as": summary["mechanism"]}
             )
-            rows[-1]["parameters"] = summary["parameters"]
+            rows[-1]["parameters"] = json.dumps(summary["parameters"]) if form == "csv" else summary["parameters"]
             summaries.append({**summary, "mechanism": asked, "runs_as": summary["mechanism"]})
             warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in result.warnings)
             done(1)

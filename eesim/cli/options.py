@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -90,6 +89,8 @@ def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
         name, separator, text = pair.partition("=")
         if not separator or not name.strip() or not text.strip():
             raise BadInput(f"'{pair}' is not of the form key=value; write for example threshold=0.8", field="--set")
+        if name.strip() in values:
+            raise BadInput(f"'{name.strip()}' is set twice; write several values as one list", field="--set")
         values[name.strip()] = set_values(text)
     return values
 
@@ -117,13 +118,9 @@ def emit(text: str, out: str | None = None) -> None:
     if out is None:
         print(text)
         return
-    from eesim.explore.store import write_text
+    from eesim.files import write_text
 
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(out), text + "\n")
-    except OSError as error:
-        raise BadInput(f"cannot be written: {error.strerror}", file=out) from None
+    write_text(out, text + "\n")
 
 
 def log(text: str) -> None:
@@ -150,4 +147,5 @@ def progress(total: int, what: str):
     try:
         yield done
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()

@@ -6,13 +6,14 @@ import click
 
 from eesim.cli.options import emit, example, format_option, log, names, parse_exits, progress
 from eesim.errors import ConstraintError
+from eesim.files import check_writable
 
 
 @click.command()
 @click.option("--workloads", "-w", metavar="LIST", help="Names or folders, separated by commas; by default all bundled ones.")
 @click.option("--profiles", "-p", metavar="LIST", help="Names or files, separated by commas; by default all bundled ones.")
 @click.option("--mechanisms", "-m", metavar="LIST", help="Names or Python files, separated by commas; by default all bundled ones.")
-@click.option("--rate", metavar="RATE", help="Poisson arrivals that must be sustained, e.g. 10/s.")
+@click.option("--rate", metavar="RATE", help="Poisson arrivals that must be sustained, e.g. 10/s; by default the workload's own arrivals.")
 @click.option("--arrivals", metavar="PROCESS", help="Any other arrival process instead of a rate.")
 @click.option("--min-accuracy", metavar="SHARE", help="At least, e.g. 0.92 or 92%.")
 @click.option("--min-balanced-accuracy", metavar="SHARE", help="At least.")
@@ -25,12 +26,14 @@ from eesim.errors import ConstraintError
 @click.option("--max-miss-rate", metavar="SHARE", help="Missed deadlines at most, e.g. 1%.")
 @click.option("--fits", is_flag=True, help="Weights must fit the flash and activations the RAM.")
 @click.option("--objective", default="energy", show_default=True, metavar="WHAT", help="energy, latency, macs or accuracy.")
-@click.option("--exits", metavar="LIST", help="One set of exits; by default every subset is tried.")
+@click.option("--exits", metavar="LIST", help="One set of exits, e.g. 0,2,4; by default 'subsets': every subset is tried.")
 @click.option("--operating-points", metavar="LIST", help="Names, or 'all'; by default each profile's default.")
+@click.option("--data-type", metavar="TYPE", help="int8, fp32, …; by default the profile's, or the model's own if quantised.")
 @click.option("--requests", type=int, metavar="N", help="How many to simulate; by default one pass.")
 @click.option("--servers", type=int, default=1, show_default=True, metavar="K")
 @click.option("--queue", type=int, metavar="N", help="Waiting places; by default unlimited.")
-@click.option("--top", type=int, default=10, show_default=True, metavar="N", help="How many deployments to print.")
+@click.option("--overflow", metavar="RULE", default="reject", show_default=True, help="reject or drop-oldest.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many deployments to print.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", metavar="FILE", help="Write the whole plan as JSON.")
 @format_option
@@ -44,25 +47,26 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
     from eesim.bundled import profile_names, workload_names
     from eesim.explore.plan import plan as search
     from eesim.explore.space import devices_of, named
-    from eesim.hardware import load_profile
     from eesim.report.plain import to_csv, to_json
     from eesim.result import flatten
 
+    if out is not None:
+        check_writable(out)
     points = "all" if operating_points == "all" else names(operating_points)
-    chosen = [load_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
-    total = sum(len(list(devices_of(profile, points))) for profile in chosen) * len(named(names(workloads), workload_names(), "workloads"))
+    chosen = named(names(profiles), profile_names(), "profiles")
+    total = len(devices_of(chosen, points, options["data_type"])) * len(named(names(workloads), workload_names(), "workloads"))
     with progress(total, "planning") as done:
         found = search(
             names(workloads),
             chosen,
             names(mechanisms),
-            exits=parse_exits(exits) if exits else "subsets",
+            exits="subsets" if exits in (None, "subsets") else parse_exits(exits),
             operating_points=points,
             progress=done,
             **options,
         )
     record = found.record()
-    if out:
+    if out is not None:
         emit(to_json(record), out)
     if form == "json":
         emit(to_json(record))
@@ -74,4 +78,7 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
         print_plan(found, top)
     if not found.deployments:
         raise ConstraintError("nothing meets every constraint")
-    log(f"{len(found.deployments)} deployments meet every constraint; {found.candidates} settings were weighed")
+    log(
+        f"{len(found.deployments)} deployments meet every constraint; "
+        f"{found.candidates} settings were weighed on the calibration split, {found.replayed} replayed on the test split"
+    )

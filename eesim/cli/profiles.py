@@ -65,17 +65,24 @@ def show(profile, form) -> None:
 
 @profiles.command("check")
 @click.argument("files", nargs=-1, metavar="[PROFILE]...")
-@example("eesim profiles check", "eesim profiles check my-board.yaml")
-def check(files) -> None:
+@click.option("--all", "every", is_flag=True, help="Print every finding, not only the first.")
+@example("eesim profiles check", "eesim profiles check my-board.yaml --all")
+def check(files, every) -> None:
     """Check profiles: schema, a cost for every layer kind, a source for every number. All bundled ones by default."""
     from eesim.bundled import profile_names
     from eesim.hardware import load_profile
     from eesim.hardware.profile import check_profile
 
+    faults = []
     for name in files or profile_names():
         profile = load_profile(name)
         found = check_profile(profile)
-        if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            raise BadInput(f"{found[0]}{more}", file=profile.path)
-        print(f"{profile.name}: complete")
+        faults += [BadInput(fault, file=profile.path) for fault in found]
+        if not found:
+            print(f"{profile.name}: complete")
+    if every:
+        for fault in faults:
+            print(fault)
+    if faults:
+        more = f" (and {len(faults) - 1} more{'' if every else '; --all prints them'})" if len(faults) > 1 else ""
+        raise BadInput(f"{faults[0].problem}{more}", file=faults[0].file)

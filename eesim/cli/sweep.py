@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from eesim.cli.options import emit, example, format_option, load_options, log, names, options, parse_exits, parse_set, progress
+from eesim.files import check_writable
 
 
 @click.command()
@@ -14,7 +15,7 @@ from eesim.cli.options import emit, example, format_option, load_options, log, n
 @click.option("--thresholds", metavar="VALUES", help="For mechanisms that have a threshold, e.g. 0.5:0.99:50 or 0.7,0.8,0.9.")
 @click.option(
     "--settings",
-    type=int,
+    type=click.IntRange(min=1),
     default=20,
     show_default=True,
     metavar="N",
@@ -23,6 +24,7 @@ from eesim.cli.options import emit, example, format_option, load_options, log, n
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUES", help="Values of another parameter, e.g. patience=1,2,3.")
 @click.option("--exits", metavar="LIST", help="Recorded exits to enable, e.g. 0,2,5; or 'subsets' for every subset.")
 @click.option("--operating-points", metavar="LIST", help="Names, or 'all'; by default each profile's default.")
+@click.option("--data-type", metavar="TYPE", help="int8, fp32, …; by default the profile's, or the model's own if quantised.")
 @options(load_options)
 @click.option("--figures", default="all", show_default=True, metavar="WHICH", help="all, or means: no percentiles, much faster under queueing.")
 @click.option("--out", metavar="DIR", help="Store points.parquet, manifest.json and plots here, and continue from here.")
@@ -31,7 +33,7 @@ from eesim.cli.options import emit, example, format_option, load_options, log, n
     "eesim sweep -w ecg-mitbih --thresholds 0.5:0.99:50 --arrivals poisson:2/s --out results/ecg",
     "eesim sweep -w ecg-mitbih -p stm32l4r5-xcubeai -m max-softmax --exits subsets --figures means",
 )
-def sweep(workloads, profiles, mechanisms, thresholds, settings, pairs, exits, operating_points, figures, out, form, **load) -> None:
+def sweep(workloads, profiles, mechanisms, thresholds, settings, pairs, exits, operating_points, data_type, figures, out, form, **load) -> None:
     """Simulate every point of a design space.
 
     Finished parts are stored at once; the same command continues where it stopped, whatever stopped it. The bounds
@@ -42,12 +44,15 @@ def sweep(workloads, profiles, mechanisms, thresholds, settings, pairs, exits, o
     from eesim.explore.sweep import load_of, run_space
     from eesim.units import numbers
 
+    if out is not None:
+        check_writable(out, folder=True)
     grid = {name: value if isinstance(value, list) else [value] for name, value in parse_set(pairs).items()}
     arrivals = load.pop("arrivals")
     space = build_space(
         names(workloads), names(profiles), names(mechanisms), thresholds=None if thresholds is None else numbers(thresholds, "--thresholds"),
         settings=settings, grid=grid, exits="subsets" if exits == "subsets" else parse_exits(exits),
-        operating_points="all" if operating_points == "all" else names(operating_points), loads=with_arrivals(load_of(load), arrivals),
+        operating_points="all" if operating_points == "all" else names(operating_points), data_type=data_type,
+        loads=with_arrivals(load_of(load), arrivals),
     )  # fmt: skip
     for remark in space.remarks:
         log(remark)

@@ -16,7 +16,7 @@ from numba.core.errors import NumbaError
 from eesim.engine.order import ARRIVAL, COMPLETION, PRIORITY_SHIFT
 from eesim.engine.scenario import Scenario, Timeline
 from eesim.jit import fingerprint, jittable
-from eesim.mechanisms._asking import assemble, cannot_compile, carried_state, observations, step_of
+from eesim.mechanisms._asking import AGAIN, assemble, cannot_compile, carried_state, observations, refuse_again, step_of
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SITUATION_SIZE, SLACK_NS, STOP
 
 _ARRIVAL_BITS = ARRIVAL << PRIORITY_SHIFT
@@ -119,6 +119,9 @@ def calendar_kernel(step, mode):
                             answered[request], response[request] = visited[request], now
                         if following >= 0:
                             following = min(following, last)
+                            if visited[request] >> following & 1:
+                                visited[request] = AGAIN
+                                return
                             duration = head_ns[following] + decision_ns[following]
                             deepest = exit
                             while visited[request] >> (deepest + 1) > 0:
@@ -187,6 +190,9 @@ def calendar_kernel(step, mode):
                             if exit == last or following < 0:
                                 break
                             exit = min(following, last)
+                            if mask >> exit & 1:
+                                visited[request] = AGAIN
+                                return
                             mask |= 1 << exit
                             for segment in range(reached + 1, exit + 1):
                                 duration += segment_ns[segment]
@@ -250,6 +256,7 @@ def calendar(scenario: Scenario) -> Timeline:
         calendar_kernel(step_of(mechanism), mode)(setup, arrivals, (nothing, nothing[None], nothing, nothing), asked, written, chosen)
     except NumbaError as error:
         raise cannot_compile(mechanism, error) from None
+    refuse_again(mechanism, chosen[0])
     return asked_timeline(scenario, written, chosen)
 
 

@@ -62,7 +62,9 @@ def obstacles(scenario: Scenario) -> dict[str, str | None]:
 def _check_horizon(scenario: Scenario) -> None:
     cost = scenario.cost
     slowest = cost.sample_ns + int(cost.segment_ns.sum() + cost.head_ns.sum() + cost.decision_ns.sum())
-    if scenario.requests * max(slowest, 1) > INT64_MAX // 2:
+    spacing = None if scenario.process.closed else scenario.process.spacing(scenario.requests)
+    last = 0 if spacing is None else spacing[1]
+    if last + scenario.requests * max(slowest, 1) > INT64_MAX // 2:
         raise BadInput("the run may be longer than int64 nanoseconds can hold (292 years); ask for fewer requests", field="requests")
 
 

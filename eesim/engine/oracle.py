@@ -1,6 +1,7 @@
 """The oracle: the same scenario written as SimPy processes, plain and slow, to hold every compiled path against.
 
-It shares nothing with the kernels but the compiled scenario: mechanisms are asked through their plain Python `step`.
+It shares nothing with the kernels but the compiled scenario: mechanisms are asked through their plain Python `step`,
+request by request, and what they visit is priced here. Only a mechanism without a step (array code alone) is taken as decided.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import simpy
 from eesim.engine.calendar import asked_timeline
 from eesim.engine.order import ARRIVAL, COMPLETION
 from eesim.engine.scenario import Scenario, Timeline
-from eesim.mechanisms._asking import carried_state, observations, step_of
+from eesim.mechanisms._asking import AGAIN, carried_state, observations, refuse_again, step_of
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SITUATION_SIZE, SLACK_NS
 
 
@@ -38,7 +39,7 @@ class _Model:
         self.scenario, self.env = scenario, simpy.Environment()
         self.idle, self.waiting = scenario.servers, deque()
         self.arrival, self.start, self.response, self.finish = (np.full(scenario.requests, -1, np.int64) for _ in range(4))
-        self.asked = scenario.asks_in_time
+        self.asked = hasattr(scenario.mechanism, "step")
         if self.asked:
             mechanism, view = scenario.mechanism, scenario.view
             self.step, self.observed = step_of(mechanism), observations(mechanism, view)
@@ -105,7 +106,7 @@ class _Model:
                 self.response[request] = self.env.now
 
     def ask_at_start(self, request: int):
-        """State across samples: the whole decision is made when service starts, in the order of service starts."""
+        """The whole decision is made when service starts, in the order of service starts, which is the order of state across samples."""
         scenario = self.scenario
         if request // scenario.places > self.lap:
             self.lap = request // scenario.places
@@ -114,13 +115,14 @@ class _Model:
         answer, scratch = np.full(2, -1, np.int64), np.zeros(max(scenario.mechanism.scratch, 1))
         situation = np.array([0.0, np.inf, np.inf])
         visits, left, exit = [], None, -1
-        while True:
+        while exit != scenario.view.exits - 1 or scenario.carries_state:
             following = int(self.step(exit, self.observed[row], scratch, self.memory[self.streams[row]], self.parameters, situation, answer))
             if exit >= 0 and answer[1] >= 0 and left is None:
                 left = len(visits)
             if exit == scenario.view.exits - 1 or following < 0:
                 break
             exit = min(following, scenario.view.exits - 1)
+            self.refuse_again(exit, visits)
             visits.append(exit)
         left = len(visits) if left is None else left
         self.note(request, visits, left, exit, answer)
@@ -147,6 +149,7 @@ class _Model:
             if following < 0:
                 break
             exit = min(following, last)
+            self.refuse_again(exit, visits)
             yield after(self.env, self.duration(visits, exit, first=not visits), COMPLETION)
             visits.append(exit)
         if not visits:
@@ -154,6 +157,10 @@ class _Model:
         if left is None:
             left, self.response[request] = len(visits), self.env.now
         self.note(request, visits, left, exit, answer)
+
+    def refuse_again(self, head: int, visits: list[int]) -> None:
+        """A head is evaluated once."""
+        refuse_again(self.scenario.mechanism, np.array([AGAIN if head in visits else 0]))
 
     def duration(self, visited: list[int], head: int, *, first: bool) -> int:
         """Time of the stage that ends with `head`."""

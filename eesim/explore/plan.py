@@ -1,76 +1,36 @@
 """Planning a deployment: which device, mechanism, thresholds and exits meet the constraints, and what the others break.
 
-Settings are chosen on the calibration split: without time first (accuracy and mean cost of every threshold of every
-mechanism over every subset of exits), then the promising ones under the load. What survives is replayed on the test
-split, and only what meets every constraint there too is called a deployment.
+Settings are chosen on the calibration split: those that keep every limit there, the cheapest first. Each is rehearsed
+there under the load, then replayed on the test split, and only what keeps every limit there too is called a deployment.
+Where the cheapest fails on the test split, the next dearer and more accurate one of the same mechanism is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from eesim.bundled import profile_names, workload_names
-from eesim.cost import MechanismCost, NetworkCost
 from eesim.engine.chooser import run
 from eesim.errors import BadInput, unknown
-from eesim.explore.space import Device, devices_of, named, subsets_of
-from eesim.hardware import load_profile
-from eesim.mechanisms.base import Mechanism, Values
+from eesim.explore.candidates import Candidate, candidates_of, front
+from eesim.explore.constraints import Constraint, constraints_of
+from eesim.explore.space import Device, devices_of, named
+from eesim.mechanisms.base import Mechanism
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result
-from eesim.simulation import Load, cached_price, compile_scenario, setting, settle
-from eesim.tuning import OBJECTIVES, evaluate
-from eesim.units import duration_ns, energy_mj, fraction, rate_hz
+from eesim.simulation import Load, compile_scenario, setting, settle
+from eesim.tuning import OBJECTIVES
+from eesim.units import rate_hz
 from eesim.workload import Workload, load_workload
 
-SETTINGS = 60
-"""Settings of each mechanism and subset of exits that are evaluated without time."""
-SHORTLIST = 24
-"""Candidates of a device that are simulated under the load."""
-NEAR_MISSES = 4
-"""Of a device without a deployment, that many of the nearest misses are replayed on the test split."""
+TRIES = 60
+"""Settings of one mechanism on one device that are replayed at most."""
 PLAN_OBJECTIVES = (*OBJECTIVES, "accuracy")
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A limit on one figure. `sense` is +1 where at least `limit` is wanted, -1 where at most."""
-
-    name: str
-    figure: str
-    limit: float
-    sense: int
-    unit: str = ""
-
-    def margin(self, value: float | None) -> float | None:
-        """How much is to spare, negative where it is broken; None where the figure is not known."""
-        return None if value is None else self.sense * (value - self.limit)
-
-    def excess(self, value: float | None) -> float:
-        """How badly it is broken, as a share of the limit; 0 where it holds, infinite where the figure is not known."""
-        margin = self.margin(value)
-        return np.inf if margin is None else max(-margin, 0.0) / (abs(self.limit) or 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One setting of one mechanism on one device, with what the calibration split says of it without time."""
-
-    workload: Workload
-    device: Device
-    price: NetworkCost
-    exits: tuple[int, ...]
-    mechanism: Mechanism
-    values: Values
-    accuracy: float
-    balanced_accuracy: float
-    energy: float
-    latency: float
-    macs: float
 
 
 @dataclass(frozen=True)
@@ -96,6 +56,9 @@ class Plan:
     bounds: list[Deployment] = field(default_factory=list)
     """Static, first exit, oracle and constant answer on the device of the best deployment of each workload."""
     candidates: int = 0
+    """Settings weighed on the calibration split."""
+    replayed: int = 0
+    """Settings replayed on the test split. The more there are, the more a deployment that barely keeps a limit owes to luck."""
 
     def record(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -107,44 +70,11 @@ class Plan:
             "objective": self.objective,
             "constraints": {constraint.name: constraint.limit for constraint in self.constraints},
             "candidates": self.candidates,
+            "replayed": self.replayed,
             "deployments": [plain(item) for item in self.deployments],
             "rejected": [plain(item) for item in self.rejected],
             "bounds": [plain(item) for item in self.bounds],
         }
-
-
-def constraints_of(
-    *,
-    min_accuracy: Any = None,
-    min_balanced_accuracy: Any = None,
-    max_mean: Any = None,
-    max_p95: Any = None,
-    max_p99: Any = None,
-    max_energy: Any = None,
-    max_active_energy: Any = None,
-    max_miss_rate: Any = None,
-    fits: bool = False,
-) -> list[Constraint]:
-    """Constraints from their options. Latencies are responses under the load, energies are per inference (with idling, and without)."""
-    found = [Constraint("rate", "offered_load", 1.0, -1)]
-    for name, figure, value in (("min_accuracy", "accuracy", min_accuracy), ("min_balanced_accuracy", "balanced_accuracy", min_balanced_accuracy)):
-        if value is not None:
-            found.append(Constraint(name, figure, fraction(value, name.replace("_", " ")), +1))
-    for name, figure, value in (
-        ("max_mean", "latency_ms.mean", max_mean),
-        ("max_p95", "latency_ms.p95", max_p95),
-        ("max_p99", "latency_ms.p99", max_p99),
-    ):
-        if value is not None:
-            found.append(Constraint(name, figure, duration_ns(value, name.replace("_", " "), positive=True) / 1e6, -1, "ms"))
-    for name, figure, value in (("max_energy", "energy_mj.mean", max_energy), ("max_active_energy", "active_mj_mean", max_active_energy)):
-        if value is not None:
-            found.append(Constraint(name, figure, energy_mj(value, name.replace("_", " ")), -1, "mJ"))
-    if max_miss_rate is not None:
-        found.append(Constraint("max_miss_rate", "deadline_miss_rate", fraction(max_miss_rate, "max miss rate"), -1))
-    if fits:
-        found.append(Constraint("fits", "fits", 1.0, +1))
-    return found
 
 
 def plan(
@@ -157,48 +87,47 @@ def plan(
     objective: str = "energy",
     exits: Any = "subsets",
     operating_points: Any = None,
+    data_type: str | None = None,
     progress: Callable[[int], None] | None = None,
     requests: int | None = None,
     servers: int = 1,
     queue: int | None = None,
+    overflow: str = "reject",
     deadline: str | None = None,
     seed: int = 0,
     **limits: Any,
 ) -> Plan:
-    """Search devices x mechanisms x thresholds x exit subsets for the best deployment that meets every limit.
+    """Search devices x mechanisms x thresholds x exit subsets for the best deployments that meet every limit.
 
-    rate : Poisson arrivals at this rate, e.g. ``'10/s'``; or `arrivals` as for `simulate`. It must be sustained.
+    rate : Poisson arrivals at this rate, e.g. ``'10/s'``; or `arrivals` as for `simulate`; by default the workload's own.
+        The load must be sustained.
     objective : 'energy' (per inference, idling included), 'latency' (mean), 'macs', or 'accuracy'.
-    **limits : min_accuracy, min_balanced_accuracy, max_mean, max_p95, max_p99, max_energy, max_active_energy,
-        max_miss_rate (with a deadline), fits; see `constraints_of`.
+    **limits : min_accuracy, min_balanced_accuracy, max_mean, max_p95, max_p99, max_energy (per inference, idling
+        included), max_active_energy (without), max_miss_rate (with a deadline), fits.
 
-    Thresholds and exits are chosen on the calibration split; every figure of a deployment is from the test split.
+    Thresholds and exits are chosen on the calibration split; every figure of a deployment is from the test split. The
+    network without exits and the first exit alone need no choice, and are deployments wherever they keep every limit.
     """
     if objective not in PLAN_OBJECTIVES:
         raise unknown("objective", objective, PLAN_OBJECTIVES, field="objective")
-    if (rate is None) == (arrivals is None):
-        raise BadInput("give either a rate or arrivals", field="rate")
-    if "max_miss_rate" in limits and limits["max_miss_rate"] is not None and deadline is None:
+    if rate is not None and arrivals is not None:
+        raise BadInput("give either a rate or arrivals, not both", field="rate")
+    if limits.get("max_miss_rate") is not None and deadline is None:
         raise BadInput("a limit on missed deadlines needs a deadline", field="deadline")
     if rate is not None:
         rate_hz(rate)
         arrivals = f"poisson:{rate}"
-    load = Load(arrivals, requests, servers=servers, queue=queue, deadline=deadline, seed=seed)
+    load = Load(arrivals, requests, servers=servers, queue=queue, overflow=overflow, deadline=deadline, seed=seed)
     load.check()
-    result = Plan(constraints_of(**limits), objective)
+    result = Plan(constraints_of(limits), objective)
     chosen = [load_workload(name) for name in named(workloads, workload_names(), "workloads")]
-    devices = [device for name in named(profiles, profile_names(), "profiles") for device in devices_of(load_profile(name), operating_points)]
+    devices = devices_of(named(profiles, profile_names(), "profiles"), operating_points, data_type)
     rules = {rule.name: rule for rule in map(load_mechanism, named(mechanisms, mechanism_names(), "mechanisms")) if not rule.bound}
     rules = {"static": load_mechanism("static"), "first-exit": load_mechanism("first-exit"), **rules}
     for workload in chosen:
         seen: dict = {}
         for device in devices:
-            candidates = list(_candidates(workload, device, rules.values(), exits, seen))
-            result.candidates += len(candidates)
-            kept, missed = _search(candidates, result, load)
-            result.deployments += kept
-            if not kept and missed is not None:
-                result.rejected.append(missed)
+            _search(workload, device, rules.values(), exits, load, result, seen)
             if progress:
                 progress(1)
     result.deployments.sort(key=lambda item: _rank(item.summary, objective))
@@ -207,6 +136,83 @@ def plan(
         if best is not None:
             result.bounds += _bounds(best.candidate, load, result.constraints)
     return result
+
+
+def _search(workload: Workload, device: Device, rules: Iterable[Mechanism], exits: Any, load: Load, plan: Plan, seen: dict) -> None:
+    """Add to the plan the best deployment of each mechanism on one device, or the nearest miss of all."""
+    candidates = list(candidates_of(workload, device, rules, exits, seen))
+    plan.candidates += len(candidates)
+    rehearsal = replace(load, requests=None, split="calibration")
+    missed: list[Deployment] = []
+    kept = len(plan.deployments)
+    for rule, group in groupby(candidates, key=lambda item: item.mechanism):
+        ready = sorted(group, key=lambda item: item.cost(plan.objective))
+        offered = ready if rule.bound else _worth_trying(ready, plan)
+
+        def attempt(place: int, offered=offered, chosen=not rule.bound) -> Deployment | None:
+            if chosen and (rehearsed := replay(offered[place], rehearsal, plan.constraints)).broken:
+                missed.append(rehearsed)
+                return None
+            final = replay(offered[place], load, plan.constraints)
+            plan.replayed += 1
+            if final.broken:
+                missed.append(final)
+                return None
+            return final
+
+        if (found := _cheapest_that_holds(len(offered), attempt)) is not None:
+            plan.deployments.append(found)
+    if len(plan.deployments) == kept:
+        plan.rejected.append(_nearest(missed, candidates, load, plan))
+
+
+def _cheapest_that_holds(count: int, attempt: Callable[[int], Deployment | None]) -> Deployment | None:
+    """The first of `count` settings, the cheapest first, that keeps every limit; few are attempted.
+
+    What costs more is mostly more accurate: leaps forward until one holds, then halving back. Should none of those hold,
+    the rest is gone through.
+    """
+    tried: dict[int, Deployment | None] = {}
+
+    def holds(place: int) -> bool:
+        if place not in tried:
+            tried[place] = attempt(place)
+        return tried[place] is not None
+
+    low, place, step = -1, 0, 1
+    while place < count and not holds(place):
+        low, place, step = place, place + 1 if place == count - 1 else min(place + step, count - 1), 2 * step
+    if place >= count:
+        place = next((other for other in range(count) if other not in tried and holds(other)), count)
+        return tried.get(place)
+    while place - low > 1:
+        middle = (low + place) // 2
+        low, place = (low, middle) if holds(middle) else (middle, place)
+    return tried[place]
+
+
+def _worth_trying(candidates: list[Candidate], plan: Plan) -> list[Candidate]:
+    """Settings of one mechanism that keep every limit in calibration as far as can be told without time: its front, cheapest first."""
+    able = [item for item in candidates if all(item.could_keep(constraint) for constraint in plan.constraints)]
+    qualities = [name for name in ("accuracy", "balanced_accuracy") if any(constraint.figure == name for constraint in plan.constraints)]
+    found = front(able, plan.objective, qualities or ["accuracy"])
+    if len(found) <= TRIES:
+        return found
+    return [found[place] for place in np.linspace(0, len(found) - 1, TRIES).round().astype(int)]
+
+
+def _nearest(missed: list[Deployment], candidates: list[Candidate], load: Load, plan: Plan) -> Deployment:
+    """The miss that breaks its limits by the least, in shares of the limits, as replayed on the test split."""
+
+    def excess(item: Deployment) -> float:
+        return sum(min(constraint.excess(item.broken[constraint.name]), 1e9) for constraint in plan.constraints if constraint.name in item.broken)
+
+    finals = [item for item in missed if item.summary["split"] == load.split]
+    rehearsed = sorted((item for item in missed if item.summary["split"] != load.split), key=excess)
+    for item in rehearsed[:4]:
+        final = replay(item.candidate, load, plan.constraints)
+        finals.append(final if final.broken else replace(final, broken=item.broken))  # broken in calibration only: not to be chosen
+    return min(finals, key=excess)
 
 
 def _bounds(best: Candidate, load: Load, constraints: list[Constraint]) -> list[Deployment]:
@@ -225,86 +231,6 @@ def _rank(summary: dict[str, Any], objective: str) -> float:
     figure = {"energy": "energy_mj.mean", "latency": "latency_ms.mean", "macs": "macs_mean", "accuracy": "accuracy"}[objective]
     value = _figure(summary, figure)
     return np.inf if value is None else -value if objective == "accuracy" else value
-
-
-def _candidates(workload: Workload, device: Device, rules: Any, exits: Any, seen: dict) -> Iterator[Candidate]:
-    """Every setting of every mechanism over every subset of exits. What does not depend on the device is remembered in `seen`."""
-    price = cached_price(workload, device.profile, device.operating_point, None)
-    for subset in subsets_of(exits, workload):
-        view = workload.view("calibration", subset)
-        for rule in rules:
-            if rule.bound and len(subset) < workload.network.exits and not (rule.name == "first-exit" and len(subset) == 2):
-                continue  # fewer exits change nothing for static, and the first of several is the first of two
-            if not rule.bound and len(subset) == 1:
-                continue
-            key = (rule.name, subset)
-            if key not in seen:
-                found = [{}] if rule.bound else rule.candidates(view, SETTINGS)
-                seen[key] = [settle(rule, values, workload, view) for values in found]
-            settings = seen[key]
-            evaluation = evaluate(view, rule, settings, MechanismCost(price, subset, rule, view.classes))
-            energy = evaluation.cost["energy"]
-            for index, values in enumerate(settings):
-                accuracy, balanced = float(evaluation.accuracy[index]), float(evaluation.balanced_accuracy[index])
-                joules = np.nan if energy is None else float(energy[index])
-                latency, macs = (float(evaluation.cost[name][index]) for name in ("latency", "macs"))
-                yield Candidate(workload, device, price, subset, rule, values, accuracy, balanced, joules, latency, macs)
-
-
-def _search(candidates: list[Candidate], plan: Plan, load: Load) -> tuple[list[Deployment], Deployment | None]:
-    """The best deployments of one device, and its nearest miss."""
-    floors = {constraint.figure: constraint.limit for constraint in plan.constraints if constraint.figure in ("accuracy", "balanced_accuracy")}
-    meets = [item for item in candidates if all(getattr(item, name) >= limit for name, limit in floors.items())]
-    kept: list[Deployment] = []
-    missed: list[Deployment] = []
-    tried: set[tuple] = set()
-    calibration = Load(load.arrivals, None, split="calibration", servers=load.servers, queue=load.queue, deadline=load.deadline, seed=load.seed)
-    for candidate in _shortlist(meets or candidates, plan.objective, floors if not meets else {}):
-        rehearsal = replay(candidate, calibration, plan.constraints)
-        if rehearsal.broken and meets:
-            missed.append(rehearsal)
-            continue
-        key = (candidate.mechanism.name, candidate.exits)
-        if key in tried:
-            continue
-        tried.add(key)
-        final = replay(candidate, load, plan.constraints)
-        (missed if final.broken else kept).append(final)
-        if len(kept) == 3:
-            break
-    if kept or not missed:
-        return kept, None
-
-    def excess(item: Deployment) -> float:
-        return sum(min(constraint.excess(item.broken[constraint.name]), 1e9) for constraint in plan.constraints if constraint.name in item.broken)
-
-    missed.sort(key=excess)
-    finals = [item if item.summary["split"] == load.split else replay(item.candidate, load, plan.constraints) for item in missed[:NEAR_MISSES]]
-    good = [item for item in finals if not item.broken]  # broken in calibration only: chosen there or not at all
-    return [], min([item for item in finals if item.broken], key=excess) if len(good) < len(finals) else replace(finals[0], broken=missed[0].broken)
-
-
-def _shortlist(candidates: list[Candidate], objective: str, floors: dict[str, float]) -> list[Candidate]:
-    """The cheapest by the objective first; some of the fastest, the most frugal and the most accurate behind them."""
-
-    def by(key: Callable[[Candidate], float], count: int) -> list[Candidate]:
-        return sorted(candidates, key=lambda item: (np.nan_to_num(key(item), nan=np.inf), -item.accuracy))[:count]
-
-    main = {
-        "energy": lambda item: item.energy,
-        "latency": lambda item: item.latency,
-        "macs": lambda item: item.macs,
-        "accuracy": lambda item: -item.accuracy,
-    }
-    orders = [by(main[objective], SHORTLIST)]
-    orders += [
-        by(lambda item: item.latency, SHORTLIST // 4),
-        by(lambda item: item.energy, SHORTLIST // 4),
-        by(lambda item: -item.accuracy, SHORTLIST // 4),
-    ]
-    if "balanced_accuracy" in floors:
-        orders.append(by(lambda item: -item.balanced_accuracy, SHORTLIST // 4))
-    return list({id(item): item for order in orders for item in order}.values())
 
 
 def replay(candidate: Candidate, load: Load, constraints: list[Constraint]) -> Deployment:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eesim.bundled import profile_names, workload_names
-from eesim.errors import BadInput
+from eesim.errors import BadInput, unknown
 from eesim.hardware.profile import Profile, load_profile
 from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
@@ -27,10 +27,11 @@ PART_SETTINGS = 32
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A profile at one operating point."""
+    """A profile at one operating point; `data_type` None: as the network and the profile have it."""
 
     profile: Profile
     operating_point: str
+    data_type: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Part:
     def point_id(self, setting: Values, device: Device) -> str:
         """A name for one point that depends on everything its figures depend on, and on nothing else."""
         values = {name: str(value) for name, value in setting.items()}
-        content = [self._fingerprint, values, device.profile.content_hash, device.operating_point]
+        content = [self._fingerprint, values, device.profile.content_hash, device.operating_point, *filter(None, [device.data_type])]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
@@ -118,6 +119,7 @@ def build_space(
     grid: Mapping[str, Sequence[Any]] | None = None,
     exits: Any = None,
     operating_points: Any = None,
+    data_type: str | None = None,
     loads: Sequence[Load] = (Load(),),
 ) -> Space:
     """Lay out a sweep.
@@ -128,13 +130,19 @@ def build_space(
     grid : {parameter: [values]} for every mechanism that has it.
     exits : a set of exits, a list of such sets, or 'subsets' for all of them.
     operating_points : names, or 'all'; by default each profile's default.
+    data_type : int8, fp32, …; by default the profile's, or the network's own if it is quantised.
     """
     chosen = [load_workload(name) for name in named(workloads, workload_names(), "workloads")]
-    profiles = [load_profile(name) for name in named(profiles, profile_names(), "profiles")]
-    devices = tuple(device for profile in profiles for device in devices_of(profile, operating_points))
-    if not devices:
-        raise BadInput(f"no profile has the operating point '{operating_points}'", field="operating_points")
+    devices = tuple(devices_of(named(profiles, profile_names(), "profiles"), operating_points, data_type))
     rules = _rules(mechanisms)
+    parameters = {parameter.name for rule in rules for parameter in rule.parameters}
+    for name in grid or {}:
+        if name not in parameters:
+            raise unknown("parameter", name, sorted(parameters), field=f"set {name}")
+    if isinstance(settings, bool) or not isinstance(settings, int) or settings < 1:
+        raise BadInput(f"'{settings}' must be a whole number of at least 1", field="settings")
+    if not loads:
+        raise BadInput("no arrivals are named", field="arrivals")
     parts: list[Part] = []
     remarks: dict[str, None] = {}
     for workload in chosen:
@@ -168,14 +176,17 @@ def _rules(mechanisms: Any) -> dict[Mechanism, dict[str, Sequence[Any]]]:
     return {**{rule: {} for rule in bounds if rule.bound and rule.name not in have}, **rules}
 
 
-def devices_of(profile: Profile, operating_points: Any) -> Iterator[Device]:
-    """The profile at its default operating point (None), at all it has ('all'), or at those named that it has."""
+def devices_of(profiles: Iterable[Any], operating_points: Any = None, data_type: str | None = None) -> list[Device]:
+    """Every profile at its default operating point (None), at all it has ('all'), or at those named that it has."""
+    loaded = [load_profile(profile) for profile in profiles]
     if operating_points is None:
-        yield Device(profile, profile.default_operating_point)
-        return
-    for name in profile.operating_points:
-        if operating_points == "all" or name in named(operating_points, (), "operating_points"):
-            yield Device(profile, name)
+        return [Device(profile, profile.default_operating_point, data_type) for profile in loaded]
+    known = list(dict.fromkeys(name for profile in loaded for name in profile.operating_points))
+    wanted = known if operating_points == "all" else named(operating_points, (), "operating_points")
+    for name in wanted:
+        if name not in known:
+            raise unknown("operating point", name, known, field="operating_points")
+    return [Device(profile, name, data_type) for profile in loaded for name in profile.operating_points if name in wanted]
 
 
 def subsets_of(exits: Any, workload: Workload) -> list[tuple[int, ...]]:
@@ -187,7 +198,7 @@ def subsets_of(exits: Any, workload: Workload) -> list[tuple[int, ...]]:
             raise BadInput(f"'{exits}' is neither a list of exits nor 'subsets'", field="exits")
         last = workload.network.exits - 1
         return [(*chosen, last) for size in range(last, -1, -1) for chosen in combinations(range(last), size)]
-    exits = list(exits)
+    exits = list(exits) if isinstance(exits, Iterable) else [exits]
     several = exits if exits and not isinstance(exits[0], int) else [exits]
     return list(dict.fromkeys(workload.enabled(subset) for subset in several))
 
@@ -211,7 +222,7 @@ def _settings(
     axes |= {name: list(values) for name, values in grid.items() if name in known and name not in axes}
     if thresholds is not None and "threshold" not in axes:
         if "threshold" in known:
-            axes["threshold"] = list(thresholds)
+            axes["threshold"] = list(thresholds) if isinstance(thresholds, Iterable) else [thresholds]
         elif not rule.bound:
             remarks[f"'{rule.name}' has no threshold, so it gives {'one point' if not axes else 'the points of its own grid'} per device"] = None
     if not axes and thresholds is None and not rule.bound and len(exits) > 1:
@@ -222,8 +233,12 @@ def _settings(
                 seen[repr(values)] = None
                 yield values
         return
+    once: dict[str, None] = {}
     for combination in product(*axes.values()):
-        yield settle(rule, dict(zip(axes, combination)), workload, view)
+        values = settle(rule, dict(zip(axes, combination)), workload, view)
+        if repr(values) not in once:
+            once[repr(values)] = None
+            yield values
 
 
 def with_arrivals(load: Load, arrivals: Any) -> list[Load]:

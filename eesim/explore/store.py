@@ -8,13 +8,15 @@ which therefore does not depend on how often the study was interrupted.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from eesim import __version__
 from eesim.errors import BadInput
+from eesim.files import whole, write_text
+
+_PART_KEY = b"eesim.part"
 
 
 class Study:
@@ -32,14 +34,31 @@ class Study:
         if path.exists():
             try:
                 found = json.loads(path.read_text())
-            except ValueError:
-                raise BadInput("is not readable; choose another --out or remove the folder", file=path) from None
+            except (ValueError, OSError):
+                found = None
+            if not isinstance(found, dict):
+                raise BadInput("is not readable; choose another --out or remove the folder", file=path)
             differs = [key for key, value in self.manifest.items() if found.get(key) != json.loads(json.dumps(value))]
             if differs:
                 raise BadInput(f"the folder holds another study ({', '.join(differs)} differ); choose another --out or remove it", file=path)
         else:
             write_text(path, json.dumps(self.manifest, indent=1))
-        self._pieces.mkdir(exist_ok=True)
+        try:
+            self._pieces.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"cannot be used as a folder: {error.strerror}", file=self._pieces) from None
+        if self.points.exists():
+            self._check_points()
+
+    def _check_points(self) -> None:
+        """Raise BadInput where the finished file cannot be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            pq.read_schema(self.points)
+        except (OSError, pa.ArrowException):
+            raise BadInput("is not readable; remove it, and the sweep makes it again", file=self.points) from None
 
     @property
     def _pieces(self) -> Path:
@@ -51,8 +70,19 @@ class Study:
         return self.folder / "points.parquet"
 
     def has(self, part: int) -> bool:
-        """Whether a part is done."""
-        return self.points.exists() or self._piece(part).exists()
+        """Whether a part is done: it is there, can be read and is this part. Any other is computed again."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.points.exists():
+            return True
+        try:
+            return (pq.read_schema(self._piece(part)).metadata or {}).get(_PART_KEY) == self._mark(part)
+        except (OSError, pa.ArrowException):
+            return False
+
+    def _mark(self, part: int) -> bytes:
+        return f"{part}/{self.manifest.get('layout', '')}".encode()
 
     def _piece(self, part: int) -> Path:
         return self._pieces / f"{part:06d}.parquet"
@@ -62,10 +92,8 @@ class Study:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self._piece(part)
-        unfinished = path.with_suffix(".unfinished")
-        pq.write_table(pa.Table.from_pylist(rows), unfinished, compression="zstd")
-        os.replace(unfinished, path)
+        with whole(self._piece(part)) as unfinished:
+            pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata({_PART_KEY: self._mark(part)}), unfinished, compression="zstd")
 
     def finish(self) -> None:
         """Make one file of all parts. They must all be there."""
@@ -74,16 +102,7 @@ class Study:
 
         if not self.points.exists():
             tables = [pq.read_table(self._piece(part)) for part in range(self.parts)]
-            whole = pa.concat_tables(tables, promote_options="permissive")
-            whole = whole.sort_by("point").replace_schema_metadata(None)
-            unfinished = self.points.with_suffix(".unfinished")
-            pq.write_table(whole.combine_chunks(), unfinished, compression="zstd")
-            os.replace(unfinished, self.points)
+            points = pa.concat_tables([table.replace_schema_metadata(None) for table in tables], promote_options="permissive")
+            with whole(self.points) as unfinished:
+                pq.write_table(points.sort_by("point").combine_chunks(), unfinished, compression="zstd")
         shutil.rmtree(self._pieces, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

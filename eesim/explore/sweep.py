@@ -108,7 +108,7 @@ def part_rows(part: Part, figures: str) -> Iterator[dict[str, Any]]:
     """The rows of one part. What does not depend on the device is done once: arrivals, decisions, whether they are right."""
     workload, load = part.workload, part.load
     view = workload.view(load.split, part.exits)
-    prices = [cached_price(workload, device.profile, device.operating_point, None) for device in part.devices]
+    prices = [cached_price(workload, device.profile, device.operating_point, device.data_type) for device in part.devices]
     scenarios = [compile_scenario(workload, view, price, part.mechanism, part.settings[0], load) for price in prices]
     times = None if scenarios[0].process.closed else scenarios[0].times()
     if figures == "means" and (fast := mean_rows(part, scenarios, times)) is not None:

@@ -1,6 +1,20 @@
 """Decision mechanisms: after each evaluated head, stop or go on? One file per mechanism, named as it is asked for."""
 
+from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SLACK_NS, STOP, Decisions, Mechanism, Parameter, Path, Work
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 
-__all__ = ["NEXT_NS", "QUEUE", "SLACK_NS", "STOP", "Decisions", "Mechanism", "Parameter", "Path", "Work", "load_mechanism", "mechanism_names"]
+__all__ = [
+    "NEXT_NS",
+    "QUEUE",
+    "SLACK_NS",
+    "STOP",
+    "Decisions",
+    "Mechanism",
+    "Parameter",
+    "Path",
+    "ThresholdMechanism",
+    "Work",
+    "load_mechanism",
+    "mechanism_names",
+]

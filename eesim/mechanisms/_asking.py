@@ -15,6 +15,8 @@ from eesim.trace.view import TraceView
 
 MOST_EXITS = 62
 """Evaluated heads are kept as bits of an int64."""
+AGAIN = -1
+"""Written in place of the evaluated heads where a step asked for a head twice; the loop ends there."""
 
 
 def step_of(mechanism: Mechanism):
@@ -46,6 +48,9 @@ def decider(step):
                 if exit == last or following < 0:
                     break
                 exit = min(following, last)
+                if mask >> exit & 1:
+                    visited[sample] = AGAIN
+                    return
                 mask |= 1 << exit
             visited[sample] = mask
             answered[sample] = mask if left < 0 else left
@@ -62,12 +67,13 @@ def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> De
         raise BadInput(f"{exits} exits; at most {MOST_EXITS} can be decided")
     observed = observations(mechanism, view)
     streams, memory = carried_state(mechanism, view)
-    written = tuple(np.empty(samples, np.int64) for _ in range(4))
+    written = tuple(np.zeros(samples, np.int64) for _ in range(4))
     scratch, remembers = np.zeros(max(mechanism.scratch, 1)), mechanism.state in ("stream", "global")
     try:
         decider(step_of(mechanism))(observed, streams, memory, scratch, mechanism.pack(values, view), remembers, written)
     except NumbaError as error:
         raise cannot_compile(mechanism, error) from None
+    refuse_again(mechanism, written[0])
     return assemble(view, *written)
 
 
@@ -80,6 +86,10 @@ def assemble(
         keys = np.stack([codes & (2**31 - 1), codes >> 31])
     else:
         keys, path = np.unique(np.stack([visited, answered]), axis=1, return_inverse=True)
+    for name, values, limit in (("answer[1]", exit, view.exits), ("answer[0]", label, view.classes)):
+        odd = values[(values >= limit) | (values < -1)]
+        if odd.size:
+            raise BadInput(f"the mechanism's step set {name} to {odd[0]}; legal is -1 to {limit - 1}")
     answers = view.answers if rows is None else view.answers[rows]
     own = np.take_along_axis(answers, np.maximum(exit, 0)[:, None], axis=1)[:, 0]
     prediction = np.where(label >= 0, label, np.where(exit >= 0, own, -1)).astype(np.int32)
@@ -101,6 +111,12 @@ def carried_state(mechanism: Mechanism, view: TraceView) -> tuple[np.ndarray, np
     """For each sample the row of its memory, and the zeroed memories [streams or 1, size]."""
     streams, count = view.streams if mechanism.state == "stream" else (np.zeros(len(view), np.int32), 1)
     return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(mechanism.memory(view), 1)))
+
+
+def refuse_again(mechanism: Mechanism, visited: np.ndarray) -> None:
+    """Raise BadInput where the step asked for a head that was evaluated already: it would never end."""
+    if (visited == AGAIN).any():
+        raise BadInput(f"mechanism '{mechanism.name}': its step asks for a head that this sample has evaluated already; return another, or STOP")
 
 
 def cannot_compile(mechanism: Mechanism, error: Exception) -> BadInput:

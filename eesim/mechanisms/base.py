@@ -18,7 +18,9 @@ compile (plain Python is compiled for you):
                 [1] the exit whose answer leaves now although computing goes on, -1 = the last one evaluated
 
 The returned head may lie beyond `exit + 1` (heads between are skipped and cost nothing) or before it (its segment has run
-already; only its head is paid). After the last exit the answer is given whatever the step says: it is called there only
+already; only its head is paid); each head is evaluated at most once.
+
+After the last exit the answer is given whatever the step says: it is called there only
 for mechanisms with state across samples, so that they can write it, and what it returns is ignored.
 
 How mechanisms with more state sit in this protocol:
@@ -42,11 +44,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from eesim.errors import BadInput, unknown
+from eesim.errors import BadInput, choose
 from eesim.trace.view import TraceView
 
 STOP = -1
@@ -80,8 +83,8 @@ class Parameter:
         legal = f"{'a whole number, ' if self.integer else ''}{span}" + (", or 'never'" if self.never is not None else "")
         try:
             number = float(value)
-        except (TypeError, ValueError):
-            raise BadInput(f"{self.name} '{value}' is not a number; legal is {legal}", field=self.name) from None
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput(f"{self.name} '{str(value)[:40]}' is not a number; legal is {legal}", field=self.name) from None
         if not self.low <= number <= high or (self.integer and number != int(number)):
             raise BadInput(f"{self.name} {number:g} is outside its range; legal is {legal}", field=self.name)
         return int(number) if self.integer else number
@@ -155,16 +158,30 @@ class Mechanism:
         return 0
 
     def work(self, classes: int) -> tuple[list[Work], list[Work]]:
-        """Own work per decision, and per sample."""
-        return [], []
+        """Own work per decision, and per sample. Where a rule asks: by default a softmax and one comparison, which `observe` needs."""
+        return ([Work("softmax", classes, 4 * classes + 1)] if self.asks else []), []
 
     def defaults(self, calibration: Callable[[], TraceView]) -> Values:
         """Values of parameters that were not given. `calibration()` is the calibration split; asking may raise BadInput."""
         return {parameter.name: parameter.default for parameter in self.parameters if parameter.default is not None}
 
     def candidates(self, view: TraceView, count: int) -> list[Values]:
-        """About `count` settings worth trying when tuning on the calibration view."""
-        return [{}]
+        """About `count` settings worth trying when tuning on the calibration view: by default an even grid over the ranges that are finite."""
+        spans = {parameter.name: (parameter.low, parameter.limit(view.classes), parameter.integer) for parameter in self.parameters}
+        spans = {name: span for name, span in spans.items() if np.isfinite(span[:2]).all()}
+        each = max(int(count ** (1 / max(len(spans), 1))), 2)
+        axes = [np.unique(np.linspace(low, high, each).round(0 if integer else 6)).tolist() for low, high, integer in spans.values()]
+        return [dict(zip(spans, values, strict=True)) for values in product(*axes)]
+
+    def settle(self, given: Mapping[str, Any], view: TraceView, calibration: Callable[[], TraceView] | None = None) -> Values:
+        """Given parameters checked, the rest from the defaults. Raises BadInput for one that has neither."""
+        checked = self.check(given, view)
+        if len(checked) < len(self.parameters):
+            checked = self.check({**self.defaults(calibration or (lambda: view)), **given}, view)
+        for parameter in self.parameters:
+            if parameter.name not in checked:
+                raise BadInput(f"mechanism '{self.name}' needs a value for '{parameter.name}'", field="set")
+        return checked
 
     def pack(self, values: Values, view: TraceView) -> np.ndarray:
         """Checked values as the float64 array that `step` reads, in the order of `parameters`."""
@@ -188,16 +205,20 @@ class Mechanism:
 
         Lists have one value for each *recorded* non-final exit; those of disabled exits are ignored.
         """
+        if not isinstance(given, Mapping):
+            raise BadInput(f"parameters are given by name, as in {{'threshold': 0.8}}, not as {type(given).__name__}", field="parameters")
         known = {parameter.name: parameter for parameter in self.parameters}
         values: Values = {}
         for name, value in given.items():
             if name not in known:
                 if not known:
                     raise BadInput(f"mechanism '{self.name}' has no parameters, got '{name}'", field="set")
-                raise unknown(f"parameter of mechanism '{self.name}'", name, known, field="set")
+                raise BadInput(f"mechanism '{self.name}' has no parameter '{name}'; {choose(name, known)}", field="set")
             parameter = known[name]
             if isinstance(value, str) and "," in value:
                 value = value.split(",")
+            if isinstance(value, np.ndarray) and value.ndim == 0:
+                value = value.item()
             if isinstance(value, (list, tuple, np.ndarray)):
                 wanted = view.trace.exits - 1
                 if not parameter.per_exit:

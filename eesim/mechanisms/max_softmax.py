@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eesim.mechanisms._threshold import ThresholdMechanism
-from eesim.mechanisms.base import Parameter, Work
+from eesim.mechanisms.base import Parameter
 from eesim.trace.view import TraceView
 
 
@@ -21,7 +21,3 @@ class MaxSoftmax(ThresholdMechanism):
     def score(self, view: TraceView) -> np.ndarray:
         """p1, float64 [N, E]."""
         return view.confidence
-
-    def work(self, classes: int) -> tuple[list[Work], list[Work]]:
-        """Softmax: K exponentials, additions, divisions and comparisons; then one comparison with the threshold."""
-        return [Work("softmax", classes, 4 * classes + 1)], []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from pathlib import Path
 
 from eesim.errors import BadInput, unknown
@@ -43,14 +45,23 @@ def load_mechanism(name: str | Path | Mechanism) -> Mechanism:
 
 
 def _from_file(path: Path) -> Mechanism:
-    if not path.is_file():
-        raise BadInput("no such file of a mechanism", file=path)
-    spec = importlib.util.spec_from_file_location(f"eesim_user_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    if not path.is_file() or path.suffix != ".py":
+        raise BadInput("no such Python file (.py) of a mechanism", file=path)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file may raise becomes one line
-        raise BadInput(f"{type(error).__name__} while reading it: {error}", file=path) from error
+        text = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", file=path) from None
+    name = f"eesim_user_{hashlib.sha256(text).hexdigest()[:16]}"
+    module = sys.modules.get(name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # compiled code kept on disk names it
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # whatever a user's file may raise becomes one line
+            del sys.modules[name]
+            raise BadInput(f"{type(error).__name__} while reading it: {error}", file=path) from error
     mechanism = _only_one(module, path)()
     mechanism.name = mechanism.name or path.stem.replace("_", "-")
     if "step" not in dir(mechanism) and type(mechanism).decide is Mechanism.decide:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from eesim.files import whole
 
 
 class Parts:
@@ -19,18 +21,17 @@ class Parts:
     def load(self, index: int, content_hash: str) -> dict[str, np.ndarray] | None:
         """A finished part, or None."""
         path = self.folder / f"{index:06d}-{content_hash}.npz"
-        if not path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or cut off: to be recorded again
             return None
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
 
     def save(self, index: int, content_hash: str, arrays: dict[str, np.ndarray]) -> None:
         """Keep a finished part; whole or not at all."""
         path = self.folder / f"{index:06d}-{content_hash}.npz"
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        with unfinished.open("wb") as stream:
+        with whole(path) as unfinished, unfinished.open("wb") as stream:
             np.savez(stream, **arrays)
-        os.replace(unfinished, path)
 
     def remove(self) -> None:
         """The trace is whole: its parts are not needed any more."""

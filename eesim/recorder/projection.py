@@ -40,4 +40,5 @@ def clip16(values: np.ndarray) -> np.ndarray:
 
 
 def rounded(values: np.ndarray) -> list[float]:
+    """Six digits of each, for the header."""
     return [float(f"{value:.6g}") for value in values]

@@ -96,10 +96,11 @@ def record(
     names = list(classes) if classes is not None else data.classes or [str(index) for index in range(trace.classes)]
     if len(names) != trace.classes:
         raise BadInput(f"{len(names)} class names where the network answers {trace.classes} classes", field="classes")
+    given = [str(name) for name in names]
+    extra = {"input_range": scale.range} if scale.range else {}
     header = TraceHeader(
-        network or runner.name, runner.exits, [str(name) for name in names], dict(source or {}), split_rule, training_mode, recipe, seed, scale.tau_edge,
-        extra={"input_range": scale.range} if scale.range else {},
-    )  # fmt: skip
+        network or runner.name, runner.exits, given, dict(source or {}), split_rule, training_mode, recipe, seed, scale.tau_edge, extra=extra
+    )
     trace = replace(trace, header=header)
     target = path.with_name("features.parquet") if features is True else Path(features) if features else None
     unchecked = path.with_name(f"{path.name}.unchecked.parquet")

@@ -7,7 +7,6 @@ Columns `sample_id` int64 and `features_0 … features_{E-1}`, fixed-size lists 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eesim.errors import BadInput
+from eesim.files import whole
 
 FEATURES_KEY = b"eesim.features"
 
@@ -48,16 +48,11 @@ def write_features(features: Features, path: str | Path) -> None:
         flat = pa.array(np.ascontiguousarray(values, np.float16).ravel())
         columns[f"features_{exit}"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     table = pa.table(columns).replace_schema_metadata({FEATURES_KEY: json.dumps(features.header).encode()})
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as unfinished:
         pq.write_table(
             table, unfinished, compression="zstd", compression_level=12, version="2.6", write_page_checksum=True,
             use_dictionary=False, use_byte_stream_split=[f"features_{exit}.list.element" for exit in range(len(features.values))],
         )  # fmt: skip
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_features(path: str | Path) -> Features:

@@ -6,7 +6,6 @@ Reading checks everything a simulation relies on and names the column and row of
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eesim.errors import BadInput, choose, unknown
+from eesim.files import whole
 from eesim.trace.trace import DIFFICULTY, SCHEMA_VERSION, SPLITS, ExitTrace, TraceHeader
 
 HEADER_KEY = b"eesim.header"
@@ -30,13 +30,14 @@ _HEADER_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 def write_trace(trace: ExitTrace, path: str | Path) -> None:
     """Write a trace; the header gets the content hash. The file appears whole or not at all.
 
-    Raises BadInput for logits that are neither float16 nor float32, OSError where the file cannot be written.
+    Raises BadInput for logits that are neither float16 nor float32, for unusable class names, and where the file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if trace.logits.dtype not in (np.float16, np.float32):
         raise BadInput(f"logits must be float16 or float32, are {trace.logits.dtype}", file=path, field="logits")
+    check_classes(trace.header.classes, path, "classes")
     columns: dict[str, Any] = {
         "sample_id": trace.sample_id.astype(np.int64),
         "stream_id": trace.stream_id.astype(np.int32),
@@ -51,13 +52,8 @@ def write_trace(trace: ExitTrace, path: str | Path) -> None:
     header = asdict(replace(trace.header, content_hash=trace.content_hash))
     header |= header.pop("extra")
     table = pa.table(columns).replace_schema_metadata({HEADER_KEY: json.dumps(header).encode()})
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as unfinished:
         pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6", write_page_checksum=True)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_trace(path: str | Path) -> ExitTrace:
@@ -95,7 +91,7 @@ def _header(table, path: Path) -> TraceHeader:
     if not isinstance(data, dict):
         raise BadInput("is not a JSON object", file=path, field="eesim.header")
     for key in ("schema_version", "network", "exits", "classes"):
-        if key not in data:
+        if data.get(key) is None:
             raise BadInput("this key is missing", file=path, field=f"eesim.header.{key}")
     if data["schema_version"] != SCHEMA_VERSION:
         raise BadInput(
@@ -104,14 +100,12 @@ def _header(table, path: Path) -> TraceHeader:
             field="eesim.header.schema_version",
         )
     classes = data["classes"]
-    if isinstance(classes, int):
-        classes = range(classes)
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        classes = range(min(classes, 10**6))
     if not (isinstance(classes, (list, range)) and len(classes) > 1 and all(isinstance(name, (str, int)) for name in classes)):
         raise BadInput(f"must be a list of at least two class names, got {data['classes']!r}", file=path, field="eesim.header.classes")
     data["classes"] = [str(name) for name in classes]
-    name, uses = Counter(data["classes"]).most_common(1)[0]
-    if uses > 1:
-        raise BadInput(f"the class name '{name}' is used {uses} times", file=path, field="eesim.header.classes")
+    check_classes(data["classes"], path, "eesim.header.classes")
     if type(data["exits"]) is not int or data["exits"] < 1:
         raise BadInput(f"must be a whole number of at least 1, got {data['exits']!r}", file=path, field="eesim.header.exits")
     mode = data.get("training_mode") or ""
@@ -123,6 +117,13 @@ def _header(table, path: Path) -> TraceHeader:
     known = {item.name for item in fields(TraceHeader)} - {"extra"}
     values = {key: value for key, value in data.items() if key in known and value is not None}
     return TraceHeader(**values, extra={key: value for key, value in data.items() if key not in known})
+
+
+def check_classes(names: list[str], path: str | Path, field: str) -> None:
+    """Raise BadInput for a class name used twice."""
+    name, uses = Counter(names).most_common(1)[0]
+    if uses > 1:
+        raise BadInput(f"the class name '{name}' is used {uses} times", file=path, field=field)
 
 
 def _check(table, path: Path) -> ExitTrace:
