@@ -18,7 +18,7 @@ from eesim.errors import BadInput, unknown
 from eesim.hardware.profile import Profile, load_profile
 from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism
-from eesim.result import Result
+from eesim.result import FEWEST_LABELLED, Result
 from eesim.seeds import Seeds
 from eesim.trace.view import TraceView
 from eesim.units import duration_ns
@@ -118,6 +118,8 @@ def simulate(
         tuned = tune_priced(workload, priced, rule, accuracy_drop=accuracy_drop, objective=objective, metric=metric, per_exit=per_exit, exits=enabled)
         rule, parameters = tuned.mechanism, tuned.parameters
         warnings += tuned.warnings
+        if metric == "balanced_accuracy":
+            warnings += _different_classes(workload)
     view = workload.view(split, enabled)
     values = settle(rule, parameters or {}, workload, view)
     scenario = compile_scenario(workload, view, priced, rule, values, load)
@@ -128,6 +130,18 @@ def simulate(
         warnings.append("nothing is random in this scenario, so all replications are the same")
     warnings += overload(outcomes[0])
     return Result(tuple(outcomes), setting(workload, priced, rule, values, scenario, load, tuned), tuple(dict.fromkeys(warnings)))
+
+
+def _different_classes(workload: Workload) -> list[str]:
+    """A warning where balanced accuracy is over other classes in calibration, where it was tuned, than in the test split."""
+    counts = {split: workload.view(split).class_counts >= FEWEST_LABELLED for split in ("calibration", "test")}
+    if (counts["calibration"] == counts["test"]).all():
+        return []
+    names = {
+        split: ", ".join(name for name, enough in zip(workload.trace.header.classes, found, strict=True) if enough) for split, found in counts.items()
+    }
+    least = f"classes with at least {FEWEST_LABELLED} labelled samples"
+    return [f"balanced accuracy was tuned over {names['calibration']} and is reported over {names['test']} ({least})"]
 
 
 def settle(mechanism: Mechanism, given: Mapping[str, Any], workload: Workload, view: TraceView) -> Values:

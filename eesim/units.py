@@ -122,14 +122,7 @@ def integers(text: object, what: str = "list") -> list[int]:
 
 
 def round_half_even(value: float) -> int:
-    """Round to the nearest integer, ties to even: the one rounding of time and energy in eesim."""
+    """Round to the nearest integer, ties to even: the one rounding of time and energy in eesim. Raises BadInput past int64."""
+    if not abs(value) < 2.0**62:
+        raise BadInput(f"a cost of {value:.3g} ns or nJ is past what int64 can hold; check the profile's numbers and the network's MACs")
     return round(value)
-
-
-def show_duration(nanoseconds: float) -> str:
-    """1_500_000 -> ``'1.5 ms'``: three significant digits in the unit that suits."""
-    for unit in ("ns", "us", "ms"):
-        if abs(nanoseconds) < 999.5:
-            return f"{nanoseconds:.3g} {unit}"
-        nanoseconds /= 1000
-    return f"{nanoseconds:.3g} s" if abs(nanoseconds) < 999.5 else f"{nanoseconds:.0f} s"

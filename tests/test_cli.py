@@ -222,7 +222,7 @@ BAD = [
     (("sweep", "-w", "./made", "-p", PROFILE, "--settings", "-3"), ("--settings",)),
     (("sweep", "-w", "./made", "-p", PROFILE, "--out", PROFILE), (PROFILE, "is a file")),
     (("run", "-w", "./made", "-p", PROFILE, "-m", PROFILE), (PROFILE,)),
-    (("run", "-w", "./made", "-p", PROFILE, "--out", "made/d.json/x.csv/"), ("x.csv",)),
+    (("run", "-w", "./made", "-p", PROFILE, "--out", f"{PROFILE}/x.csv"), ("x.csv", "is not a folder")),
     ((*RUN, "-m", "max-softmax", "--set", "threshold=0.9", "--set", "threshold=0.8"), ("'threshold' is set twice",)),
     (("sweep", "-w", "./made", "-p", PROFILE, "--thresholds", "0.5:0.9"), ("--thresholds", "a:b:n")),
     (("sweep", "-w", "./made", "-p", PROFILE, "-m", "margin", "--thresholds", "2"), ("0 to 1",)),

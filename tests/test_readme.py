@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -61,3 +65,37 @@ def test_the_mechanism_in_the_readme_works(tmp_path):
     path.write_text(code)
     result = eesim.simulate("ecg-mitbih", "stm32l4r5-xcubeai", path)
     assert result["exit_fractions"][0] == 0 < result["exit_fractions"][1]
+
+
+SMALLER = {"plan": ["--profiles", "gap9-gapflow,stm32l4r5-xcubeai"], "sweep": ["--profiles", "gap9-gapflow"]}
+"""Fewer devices than in the README, so that the tests take seconds."""
+
+
+def commands():
+    text = README.split("## What you can ask")[1].split("\n## ")[0]
+    return [line.strip() for line in text.splitlines() if line.startswith("    eesim ") and " bench" not in line]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_of_the_readme_does_what_it_is_for(line, tmp_path):
+    words = shlex.split(line.replace("0.5:0.99:50", "0.5:0.99:3"))[1:]
+    done = subprocess.run(
+        [sys.executable, "-m", "eesim", *words, *SMALLER.get(words[0], [])], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 5, done.stderr
+    if words[0] == "plan":
+        assert "Deployments" in done.stdout
+
+
+def test_the_table_of_devices_says_what_the_profiles_say():
+    from eesim.bundled import profile_names
+    from eesim.hardware import load_profile
+
+    def shown(value):
+        return "–" if value is None else f"{100 * value:.1f} %"
+
+    for name in profile_names():
+        profile = load_profile(name)
+        errors = [shown(profile.stated_error(what, how)) for what in ("latency", "energy") for how in ("median", "max")]
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.endswith(f"| {errors[0]}, {errors[1]} | {errors[2]}, {errors[3]} |"), row

@@ -11,7 +11,7 @@ from eesim.errors import BadInput, choose, nearest, unknown
 from eesim.hardware import load_profile
 from eesim.schema import Strict, read_yaml, validate
 from eesim.seeds import PURPOSES, Seeds
-from eesim.units import INT64_MAX, duration_ns, energy_mj, fraction, integers, numbers, rate_hz, round_half_even, show_duration
+from eesim.units import INT64_MAX, duration_ns, energy_mj, fraction, integers, numbers, rate_hz, round_half_even
 
 
 def line(call, *arguments, **options) -> str:
@@ -182,23 +182,6 @@ def test_integers():
     assert "'0,2,5'" in line(integers, "1,2.5", "--exits")
 
 
-@pytest.mark.parametrize(
-    ("nanoseconds", "text"),
-    [
-        (0, "0 ns"),
-        (999, "999 ns"),
-        (999.6, "1 us"),
-        (1_500_000, "1.5 ms"),
-        (999_600, "1 ms"),
-        (20e9, "20 s"),
-        (3.6e12, "3600 s"),
-        (-2_500, "-2.5 us"),
-    ],
-)
-def test_durations_are_shown_in_the_unit_that_suits(nanoseconds, text):
-    assert show_duration(nanoseconds) == text
-
-
 def test_errors_are_one_line_with_file_field_and_problem():
     error = BadInput("two\nlines  here", file="a\nb.yaml", field="x\ny")
     assert str(error) == "a b.yaml: x y: two lines here"
@@ -303,3 +286,9 @@ def test_seeds_give_one_independent_stream_for_each_purpose_and_replication():
     assert all(Seeds(*key[:2]).generator(key[2]).integers(0, 2**63, 4).tobytes() == value for key, value in draws.items())
     seeds = Seeds(7)
     assert seeds.generator("order").random() == seeds.generator("order").random()
+
+
+def test_a_cost_past_int64_is_bad_input():
+    assert round_half_even(2.5) == 2 and round_half_even(3.5) == 4
+    for value in (1e308, float("inf"), float("nan"), 2.0**63):
+        assert "past what int64 can hold" in line(round_half_even, value)

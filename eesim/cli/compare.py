@@ -18,6 +18,7 @@ from eesim.cli.options import (
     progress,
     tuning_options,
 )  # fmt: skip
+from eesim.files import check_writable
 
 
 @click.command()
@@ -48,6 +49,8 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
     from eesim.hardware import load_profile
     from eesim.result import flatten
 
+    if out is not None:
+        check_writable(out, folder=True)
     chosen, devices = names(mechanisms), [load_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
     rows, summaries, warnings = [], [], {}
     with progress(len(devices) * len(rules(chosen)), "comparing") as done:
@@ -62,7 +65,7 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
             done(1)
     for warning in warnings:
         log(f"warning: {warning}")
-    if out:
+    if out is not None:
         from eesim.plot.files import write_comparison
 
         for path in write_comparison(rows, out):
@@ -80,5 +83,7 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
 
         drop, metric = options["accuracy_drop"], options["metric"].replace("_", " ")
         print_comparison(
-            rows, f"{rows[0]['workload']}, {rows[0]['arrivals']}, tuned for {options['objective']} within {drop} of static {metric}; exits in %"
+            rows,
+            f"{rows[0]['workload']}, {rows[0]['arrivals']}, each tuned for {options['objective']} to lose at most {drop} "
+            f"of static {metric} on the calibration split; figures of the test split; exits in %",
         )

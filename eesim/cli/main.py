@@ -8,7 +8,8 @@ import sys
 
 import click
 
-from eesim.errors import EesimError, choose
+from eesim.cli.options import Group
+from eesim.errors import EesimError
 
 VERBS = {
     "run": "Replay one workload on one device under one mechanism.",
@@ -29,7 +30,7 @@ First steps:
   eesim plan --workloads ecg-mitbih --rate 2/s --min-accuracy 0.92 --max-p99 100ms --fits"""
 
 
-class Verbs(click.Group):
+class Verbs(Group):
     """A group whose commands live in modules of their own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -37,11 +38,6 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return getattr(importlib.import_module(f"eesim.cli.{name}"), name) if name in VERBS else None
-
-    def resolve_command(self, ctx: click.Context, args: list[str]):
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            raise click.UsageError(f"unknown verb '{args[0]}'; {choose(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
@@ -60,9 +56,14 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point. Exit status 0 done, 1 a constraint cannot be met, 2 bad input (one line on stderr), 130 interrupted."""
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        status = 2
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
@@ -70,10 +71,13 @@ def main() -> None:
     except EesimError as error:
         status = _complain(str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        status = _complain("interrupted; finished parts of a sweep are kept, the same command continues it", 130)
+        status = _complain("interrupted" + ("; finished parts are kept, the same command continues it" if "--out" in sys.argv else ""), 130)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer must not fail again
+        status = _complain(f"{error.filename or 'the output'} cannot be written: {error.strerror or error}", 2)
     except MemoryError:
         status = _complain("not enough memory; ask for fewer requests or points", 2)
     sys.exit(status if isinstance(status, int) else 0)

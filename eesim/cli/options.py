@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from eesim.errors import BadInput
+from eesim.errors import BadInput, choose
 
 
 def example(*lines: str) -> Callable:
@@ -111,6 +111,16 @@ def parse_exits(text: str | None) -> list[int] | None:
     from eesim.units import integers
 
     return None if text is None else integers(text, "--exits")
+
+
+class Group(click.Group):
+    """A group that names the nearest of its verbs when there is none of the name asked for."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        """See click; raises a usage error that names the nearest verb."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(f"unknown verb '{args[0]}'; {choose(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
 
 def emit(text: str, out: str | None = None) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from eesim.cli.options import emit, example, format_option
+from eesim.cli.options import Group, emit, example, format_option
 from eesim.errors import BadInput
 
 
-@click.group()
+@click.group(cls=Group)
 @example("eesim profiles list", "eesim profiles show stm32l4r5-xcubeai", "eesim profiles check my-board.yaml")
 def profiles() -> None:
     """The devices: what is bundled, what is known about each, and whether a profile of your own is complete."""
@@ -31,15 +31,20 @@ def list_profiles(form) -> None:
         rows.append({
             "name": name, "title": profile.title, "class": profile.device_class, "core": profile.core, "runtime": profile.runtime,
             "clock_mhz": point.clock_mhz, "data_type": profile.data_type, "operating_points": ", ".join(profile.operating_points),
-            "latency_error": profile.stated_error("latency"), "energy_error": profile.stated_error("energy"), "weakest_source": profile.worst_source,
+            "latency_error": profile.stated_error("latency"), "latency_error_max": profile.stated_error("latency", "max"),
+            "energy_error": profile.stated_error("energy"), "energy_error_max": profile.stated_error("energy", "max"),
+            "weakest_source": profile.worst_source,
             "file": profile.path.name,
         })  # fmt: skip
     if form == "table":
         columns = {"name": "name", "class": "class", "core": "core", "clock_mhz": "MHz", "data_type": "type"}
         columns |= {"latency_error": "latency off", "energy_error": "energy off", "operating_points": "operating points"}
-        shown = [{**row, "latency_error": percent(row["latency_error"]), "energy_error": percent(row["energy_error"])} for row in rows]
+        shown = [
+            {**row, **{f"{what}_error": f"{percent(row[f'{what}_error'])}, {percent(row[f'{what}_error_max'])}" for what in ("latency", "energy")}}
+            for row in rows
+        ]
         print_table(shown, columns)
-        print("off: median error on measurements that took no part in the fit, as the profile states it")
+        print("off: median and largest error on measurements that took no part in the fit, as the profile states them")
     else:
         emit(to_json(rows) if form == "json" else to_csv(rows))
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from eesim.cli.options import device_options, emit, example, format_option, load_options, log, parse_exits, parse_set, tuning_options
+from eesim.errors import BadInput
+from eesim.files import check_writable, whole
 
 
 @click.command()
@@ -33,12 +37,14 @@ def run(workload, profile, mechanism, pairs, exits, accuracy_drop, out, form, **
     """
     from eesim.simulation import simulate
 
+    if out is not None:
+        _check_out(out)
     chosen, parameters = parse_exits(exits), parse_set(pairs)
     result = simulate(workload, profile, mechanism, parameters, exits=chosen, accuracy_drop=accuracy_drop, **options)
     for warning in result.warnings:
         log(f"warning: {warning}")
     summary = result.summary()
-    if out:
+    if out is not None:
         _write(result, summary, out)
     if form == "json":
         from eesim.report.plain import to_json
@@ -57,11 +63,10 @@ def run(workload, profile, mechanism, pairs, exits, accuracy_drop, out, form, **
 
 def _bounds(workload: str, profile: str, exits, options: dict) -> list:
     """The same load under the bounds and baselines that can be had here."""
-    from eesim.errors import BadInput
     from eesim.mechanisms import load_mechanism, mechanism_names
     from eesim.simulation import simulate
 
-    tuning = ("objective", "metric", "per_exit", "engine", "replications")
+    tuning = ("objective", "metric", "per_exit", "engine")
     load = {name: value for name, value in options.items() if name not in tuning}
     bounds = []
     for name in mechanism_names():
@@ -73,24 +78,20 @@ def _bounds(workload: str, profile: str, exits, options: dict) -> list:
     return bounds
 
 
+def _check_out(out: str) -> None:
+    check_writable(out)
+    if Path(out).suffix not in (".json", ".parquet", ".csv"):
+        raise BadInput(f"'{Path(out).suffix}' is not a known kind of file; choose .json, .parquet or .csv", file=out, field="--out")
+
+
 def _write(result, summary: dict, out: str) -> None:
-    import os
-    from pathlib import Path
-
-    from eesim.errors import BadInput
-
-    path = Path(out)
-    if path.suffix not in (".json", ".parquet", ".csv"):
-        raise BadInput(f"'{path.suffix}' is not a known kind of file; choose .json, .parquet or .csv", file=out, field="--out")
-    if path.suffix == ".json":
+    if out.endswith(".json"):
         from eesim.report.plain import to_json
 
         emit(to_json(summary), out)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    if path.suffix == ".parquet":
-        result.requests.to_parquet(unfinished, index=False)
-    else:
-        result.requests.to_csv(unfinished, index=False)
-    os.replace(unfinished, path)
+    with whole(out) as unfinished:
+        if out.endswith(".parquet"):
+            result.requests.to_parquet(unfinished, index=False)
+        else:
+            result.requests.to_csv(unfinished, index=False)

@@ -61,7 +61,7 @@ def sweep(workloads, profiles, mechanisms, thresholds, settings, pairs, exits, o
     for warning in sorted({text for text in frame.warnings if text}):
         affected = frame[frame.warnings == warning]
         log(f"warning: {len(affected)} points, first {affected.iloc[0].profile} {affected.iloc[0].mechanism}: {warning}")
-    if out:
+    if out is not None:
         from eesim.plot.files import write_sweep_plots
 
         for path in write_sweep_plots(frame, out):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from eesim.cli.options import emit, example, format_option, log
+from eesim.cli.options import Group, emit, example, format_option, log
 
 
-@click.group()
+@click.group(cls=Group)
 @example("eesim trace check trace.parquet", "eesim trace convert logits.npz trace.parquet")
 def trace() -> None:
     """Exit traces: check one, show what it holds, convert what you have."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from eesim.engine.outcome import Outcome, lap_counts, outcome_of
@@ -85,7 +87,7 @@ def _counts(scenario: Scenario) -> Outcome:
     latency = Counted(decided.costs.response_ns, counts)
     wait = Counted([0], [int(counts.sum())])
     late = int(counts[decided.costs.response_ns > scenario.deadline_ns].sum()) if scenario.deadline_ns >= 0 else 0
-    outcome = Outcome(scenario, "counts", decided, weights, served, latency, wait, 0, late, 0, lambda: _counts_timeline(scenario))
+    outcome = Outcome(scenario, "counts", decided, weights, served, latency, wait, 0, late, 0, partial(_counts_timeline, scenario))
     last_service = int(decided.service_ns[(requests - 1) % len(decided)])
     horizon = outcome.busy_ns if scenario.process.closed else scenario.process.spacing(requests)[1] + last_service
     return Outcome(scenario, "counts", decided, weights, served, latency, wait, 0, late, horizon, outcome.build)

@@ -176,24 +176,19 @@ class Profile:
         """The entry of `sources` that covers the number at a dotted path; the first that matches counts."""
         return next((source for source in self.sources if any(fnmatch.fnmatchcase(path, pattern) for pattern in source.covers)), None)
 
-    def stated_error(self, quantity: str) -> float | None:
-        """Median error of 'latency' or 'energy' on cases that took no part in the fit, as the sources state it; None where none does.
+    def stated_error(self, quantity: str, statistic: str = "median") -> float | None:
+        """Error of 'latency' or 'energy' on networks that took no part in the fit, as the sources state it; None where none does.
 
-        With several operating points or data types, the largest of theirs.
+        statistic : 'median' or 'max'. With several operating points or data types, the largest of theirs.
         """
-        endings = ("leave_one_out_median", "held_out_median", "held_out_steady_median")
-        found = [
-            source.error[f"{quantity}_{ending}"]
-            for source in self.sources
-            if source.error
-            for ending in endings
-            if f"{quantity}_{ending}" in source.error
-        ]
-        return max(found) if found else None
+        cases = ("unseen_network", "held_out", "held_out_steady", "leave_one_out")
+        stated = [[source.error.get(f"{quantity}_{case}_{statistic}") for case in cases] for source in self.sources if source.error]
+        found = [next((error for error in errors if error is not None), None) for errors in stated]
+        return max((error for error in found if error is not None), default=None)
 
     @cached_property
     def worst_source(self) -> str:
-        """The least trustworthy kind of origin among the numbers of the default operating point and the cost model."""
+        """The least trustworthy kind of origin among all numbers of the profile."""
         kinds = {source.kind for path in numbers(self.data.model_dump(exclude_unset=True)) if (source := self.source(path))}
         return max(kinds, key=TRUST.index) if kinds else "assumed"
 
@@ -258,6 +253,15 @@ def check_profile(profile: Profile) -> list[str]:
         for data_type in profile.data_types
         for kind in KINDS
         if not profile.knows(kind, data_type)
+    ]
+    energy = getattr(profile.parameters, "energy", None) or {}
+    by_kind = {data_type: energy.get(data_type) or {} for data_type in profile.data_types if energy}
+    found += [
+        f"cost_model.energy.{data_type}: layer kind '{kind}' has no energy, so no network that holds it has one"
+        for data_type, kinds in by_kind.items()
+        if isinstance(kinds, dict)  # other models give one rate for all kinds
+        for kind in KINDS
+        if profile.knows(kind, data_type) and kinds.get(kind) is None
     ]
     for path in numbers(profile.data.model_dump(exclude_unset=True)):
         source = profile.source(path)

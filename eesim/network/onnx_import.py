@@ -74,6 +74,10 @@ def read_exits(
     if not only_last:
         raise BadInput(f"output '{names[last]}' has no layer of its own, so it has no head; the final exit must come last", file=path)
     final = graph.descendants(_final_head(graph, only_last, final_head, path)) & set(only_last)
+    widths = {name: graph.shapes[name][-1] for name in names if len(graph.shapes.get(name, ())) > 1}
+    for name, width in widths.items():
+        if width != widths.get(names[-1], width):
+            raise BadInput(f"output '{name}' answers {width} classes where '{names[-1]}' answers {widths[names[-1]]}", file=path)
     parts = {}
     for node in graph.order:
         users = [exit for exit, use in enumerate(uses) if node in use]

@@ -38,7 +38,7 @@ DEPTHWISE_ORIGIN = {
 
 def documents(rows: list[dict], traces: Path | None = None) -> list[tuple[dict, list[dict]]]:
     """Each profile as a document, with its rows of the error table. `rows` is the published table, `traces` is `power_traces.csv`
-    (without it, idle powers are 0)."""
+    (without it, idle powers are not known)."""
     pools = {name: Pool(name, rows) for name in dict.fromkeys(PROFILES.values())}
     idle = _active_idle(traces) if traces else {}
     return [_document(name, pools[pool], idle) for name, pool in PROFILES.items()]
@@ -59,7 +59,7 @@ def _document(name: str, pool: Pool, idle: dict[tuple, float]) -> tuple[dict, li
     for point, system in systems.items():
         dense, rest, full = pool.power_mw[system]
         active = {"default": rest, "conv": dense, "fully_connected": full, "matmul": full, "recurrent": full}
-        power[point] = {"active_mw": active, "idle_mw": idle.get(pool.systems[system][4:7], 0.0)}
+        power[point] = {"active_mw": active, "idle_mw": idle.get(pool.systems[system][4:7])}
 
     def build(cycles_per_ms: float, sources: list[dict]) -> dict:
         rates = rates_by_kind(pool.recipe.terms, pool.coefficients[systems[default]] * cycles_per_ms)
