@@ -1,6 +1,10 @@
-"""Pictures of results. Every function returns matplotlib's (figure, axes) and draws nothing on a screen by itself."""
+"""Pictures of results. Every function returns matplotlib's (figure, axes) and draws nothing on a screen by itself.
+
+`write_picture` stores one as PNG together with the figures that are drawn in it.
+"""
 
 from eesim.plot.bars import exits, queueing
+from eesim.plot.files import write_picture
 from eesim.plot.tradeoff import tradeoff
 
-__all__ = ["exits", "queueing", "tradeoff"]
+__all__ = ["exits", "queueing", "tradeoff", "write_picture"]

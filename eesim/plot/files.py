@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from eesim.errors import BadInput
 from eesim.plot.bars import exits, queueing
@@ -14,21 +17,22 @@ from eesim.plot.tradeoff import tradeoff
 if TYPE_CHECKING:
     import pandas
 
+SERIES = "eesim.series"
+"""Key of the PNG's text that holds what is drawn in it."""
+
 
 def write_sweep_plots(frame: pandas.DataFrame, folder: str | Path) -> Iterator[Path]:
     """Trade-off plots of a sweep, a set for each workload; yields the paths."""
     for workload, rows in frame.groupby("workload", sort=False):
-        yield _save(tradeoff(rows)[0], Path(folder) / f"tradeoff-energy-{workload}.png")
+        yield write_picture(tradeoff(rows)[0], Path(folder) / f"tradeoff-energy-{workload}.png")
         if rows.balanced_accuracy.notna().any():
-            yield _save(tradeoff(rows, value="balanced_accuracy")[0], Path(folder) / f"tradeoff-balanced-{workload}.png")
+            yield write_picture(tradeoff(rows, value="balanced_accuracy")[0], Path(folder) / f"tradeoff-balanced-{workload}.png")
         cost = "latency_ms_p99" if rows.latency_ms_p99.notna().any() else "latency_ms_mean"
-        yield _save(tradeoff(rows, cost=cost)[0], Path(folder) / f"tradeoff-latency-{workload}.png")
+        yield write_picture(tradeoff(rows, cost=cost)[0], Path(folder) / f"tradeoff-latency-{workload}.png")
 
 
 def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iterator[Path]:
-    """comparison.parquet, a queueing plot, and where each mechanism exits on the first device; yields the paths."""
-    import json
-
+    """comparison.parquet, a queueing plot, and where each mechanism exits on each device; yields the paths."""
     import pandas as pd
 
     folder = Path(folder)
@@ -43,14 +47,32 @@ def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iter
     stored.to_parquet(unfinished, index=False)
     os.replace(unfinished, path)
     yield path
-    yield _save(queueing(frame)[0], folder / "queueing.png")
-    first = frame[frame.profile == frame.profile.iloc[0]]
-    yield _save(exits(first)[0], folder / "exits.png")
+    yield write_picture(queueing(frame)[0], folder / "queueing.png")
+    yield write_picture(exits(frame)[0], folder / "exits.png")
 
 
-def _save(made, path: Path) -> Path:
+def write_picture(made, path: str | Path) -> Path:
+    """Write a figure as PNG, whole or not at all; what is drawn in it travels along as text, so that it can be checked."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    made.savefig(unfinished, format="png", dpi=130)
+    made.savefig(unfinished, format="png", dpi=130, metadata={SERIES: json.dumps(series(made))})
     os.replace(unfinished, path)
     return path
+
+
+def series(made) -> dict[str, dict[str, list[list[float]]]]:
+    """What a figure draws: {panel: {series: [xs, ys]}} to six digits."""
+    return {
+        str(panel.get_label()): {
+            str(line.get_label()): [_digits(line.get_xdata()), _digits(line.get_ydata())]
+            for line in panel.lines
+            if not str(line.get_label()).startswith("_") and len(line.get_xdata())
+        }
+        for panel in made.axes
+        if panel.axison
+    }
+
+
+def _digits(values) -> list[float]:
+    return [float(f"{value:.6g}") for value in np.asarray(values, float)]

@@ -1,26 +1,33 @@
-"""One look for all pictures: a colour and a marker for each mechanism, the same everywhere."""
+"""One look for all pictures: a mechanism has the same colour and marker in every one of them.
+
+The bundled names have fixed places in `MECHANISMS`. A mechanism from a user's file gets one of the places behind them,
+chosen by its name alone, so that it too looks the same wherever it is drawn; two that fall on one place move apart.
+"""
 
 from __future__ import annotations
 
-import io
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F00", "#6A3D9A", "#1B9E77")
-"""Okabe and Ito's palette, told apart by most colour-blind people, and four more."""
-MARKERS = "osD^vP<>Xh"
+MECHANISMS = (
+    "max-softmax", "entropy", "margin", "patience", "dart", "jei-dnn", "difference-detection", "temporal-patience", "f-pabee", "pcee", "budgeted",
+    "anytime", "eenet", "berxit", "zero-time-waste", "class-means", "calm", "risk-control", "apparate", "queue-aware",
+)  # fmt: skip
+"""Every bundled name, in an order that never changes: new ones are added at the end."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette without yellow and black: most colour-blind people tell them apart."""
+MARKERS = "osD^vPX"
+"""As many as have no divisor in common with the colours: 42 different pairs."""
+PLACES = len(COLOURS) * len(MARKERS)
 BOUNDS = {
-    "static": {"color": "black", "marker": "s", "label": "static (no exits)"},
+    "static": {"color": "black", "marker": "s", "label": "static (no exits), its accuracy dashed"},
     "first-exit": {"color": "dimgray", "marker": ">", "label": "always first exit"},
-    "oracle": {"color": "goldenrod", "marker": "*", "label": "per-sample oracle"},
+    "oracle": {"color": "#8A6D00", "marker": "*", "label": "per-sample oracle"},
     "constant": {"color": "gray", "marker": "_", "label": "constant answer"},
 }
-LEGEND = 0.62
-"""Inches at the foot of a figure for its legend."""
+FRONT = {"color": "0.15", "linewidth": 1.1, "drawstyle": "steps-post", "label": "Pareto front"}
+GREY = "0.35"
 SETTINGS = {
     "axes.grid": True,
     "grid.alpha": 0.25,
@@ -32,48 +39,20 @@ SETTINGS = {
 }
 
 
-class Picture(Figure):
-    """A figure that shows itself in a notebook without pyplot and its global state."""
-
-    def _repr_png_(self) -> bytes:
-        data = io.BytesIO()
-        self.savefig(data, format="png", dpi=80)
-        return data.getvalue()
-
-
 def looks(mechanisms: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each mechanism that is no bound, in alphabetical order."""
-    names = sorted({name for name in mechanisms if name not in BOUNDS})
-    return {name: {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]} for index, name in enumerate(names)}
+    """Colour and marker of each mechanism that is no bound: bundled ones in their fixed order, then users' by name."""
+    names = set(mechanisms) - set(BOUNDS)
+    places = {name: MECHANISMS.index(name) for name in sorted(names & set(MECHANISMS), key=MECHANISMS.index)}
+    taken = set()
+    for name in sorted(names - set(MECHANISMS)):
+        place = _place(name)
+        while place in taken and len(taken) < PLACES - len(MECHANISMS):
+            place = len(MECHANISMS) + (place + 1 - len(MECHANISMS)) % (PLACES - len(MECHANISMS))
+        taken.add(place)
+        places[name] = place
+    return {name: {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]} for name, place in places.items()}
 
 
-def figure(panels: int, *, width: float = 4.2, height: float = 3.2, columns: int = 3, left: float = 0.62):
-    """A grid of panels of so many inches; returns the figure and its axes as a flat list. Needs no display.
-
-    Margins are fixed (`left` inches for the labels of a panel): letting matplotlib find them would draw everything twice.
-    """
-    with matplotlib.rc_context(SETTINGS):
-        across = min(panels, columns)
-        down = -(-panels // across)
-        wide, high = width * across, height * down + LEGEND
-        made = Picture(figsize=(wide, high))
-        FigureCanvasAgg(made)
-        axes = made.subplots(down, across, squeeze=False).ravel().tolist()
-        above, below = 0.3, 0.5
-        made.subplots_adjust(
-            left=left / wide, right=1 - 0.15 / wide, top=1 - above / high, bottom=(LEGEND + below) / high,
-            wspace=(left + 0.2) / max(width - left - 0.2, 0.1), hspace=(above + below) / max(height - above - below, 0.1),
-        )  # fmt: skip
-        for spare in axes[panels:]:
-            spare.axis("off")
-        return made, axes
-
-
-def legend(made, axes) -> None:
-    """One legend for all panels, below them."""
-    entries: dict[str, Any] = {}
-    for panel in axes:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    across = max(min(len(entries), int(made.get_figwidth() / 1.6)), 1)
-    made.legend(entries.values(), entries.keys(), loc="lower center", ncols=across, frameon=False, bbox_to_anchor=(0.5, 0.0), borderaxespad=0.1)
+def _place(name: str) -> int:
+    """A place behind the bundled ones that depends on the name only."""
+    return len(MECHANISMS) + zlib.crc32(name.encode()) % (PLACES - len(MECHANISMS))
