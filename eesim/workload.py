@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eesim.arrivals import Recording, parse_arrivals
-from eesim.bundled import find_workload
+from eesim.bundled import find_workload, workload_names
 from eesim.errors import BadInput
 from eesim.network.network import Network, read_network
 from eesim.schema import Strict, read_yaml, stamp, validate
@@ -28,6 +28,7 @@ class _WorkloadSchema(Strict):
     network: str = "network.yaml"
     onnx: str | None = "network.onnx"
     trace: str = "trace.parquet"
+    without_trace: str | None = None
     features: str = "features.parquet"
     card: str = "README.md"
     recipe: str | None = None
@@ -42,13 +43,23 @@ class Workload:
     title: str
     folder: Path
     network: Network
-    trace: ExitTrace
+    recorded: ExitTrace | None
+    """The exit trace, where there is one; whoever needs it asks for `trace`."""
     arrivals: str
     card: str = "README.md"
     recipe: str | None = None
     features_file: str = "features.parquet"
     memo: dict = field(default_factory=dict, repr=False, compare=False)
     """Whatever was computed from this workload once and may be wanted again."""
+    without_trace: str | None = None
+    """Why the workload ships without a trace, and what makes one."""
+
+    @property
+    def trace(self) -> ExitTrace:
+        """The exit trace. Raises BadInput that says what makes one where the workload ships without."""
+        if self.recorded is None:
+            raise BadInput(f"the workload '{self.name}' ships without a trace: {self.without_trace}", file=self.folder)
+        return self.recorded
 
     def view(self, split: str = "test", exits: tuple[int, ...] | None = None) -> TraceView:
         """One split as mechanisms see it, restricted to the enabled exits. Raises BadInput when the split is empty."""
@@ -63,12 +74,12 @@ class Workload:
         Raises BadInput when the workload has none, or when they are not of its trace.
         """
         if "features" not in self.memo:
-            path = self.folder / self.features_file
+            exits_recorded, path = self.trace.exits, self.folder / self.features_file
             if not path.is_file():
                 raise BadInput(f"the workload '{self.name}' was recorded without features; record them with --features", file=path)
             read = read_features(path)
-            if len(read.values) != self.trace.exits:
-                raise BadInput(f"features of {len(read.values)} exits, the trace has {self.trace.exits}", file=path)
+            if len(read.values) != exits_recorded:
+                raise BadInput(f"features of {len(read.values)} exits, the trace has {exits_recorded}", file=path)
             self.memo["features"] = read
         if ("features", split) not in self.memo:
             self.memo["features", split] = self.memo["features"].rows(self.view(split).sample_id)
@@ -96,8 +107,17 @@ class Workload:
         return f"Workload({self.name!r})"
 
 
+def bundled_workloads() -> tuple[list[str], list[str]]:
+    """Names of the bundled workloads: those with a trace, and those that ship without one and can only be priced."""
+    names = workload_names()
+    recorded = [name for name in names if load_workload(name).recorded is not None]
+    return recorded, [name for name in names if name not in recorded]
+
+
 def load_workload(name: str | Path | Workload) -> Workload:
     """A workload by bundled name or by the path of its folder; while its files stay as they are, the same object each time.
+
+    The trace may be missing where workload.yaml says why (`without_trace`); `Workload.trace` then raises.
 
     Raises BadInput naming file, field and value when something in it is wrong, or when network and trace do not match.
     """
@@ -115,17 +135,25 @@ def _read(folder: Path, stamps: tuple) -> Workload:
     if data.schema_version != 1:
         raise BadInput(f"version {data.schema_version} is not known; this eesim reads version 1", file=path, field="schema_version")
     network = read_network(folder / data.network)
-    trace = read_trace(folder / data.trace)
-    if network.exits != trace.exits:
-        raise BadInput(f"the network has {network.exits} exits, the trace {trace.exits}", file=folder / data.trace, field="exits")
-    if network.classes is not None and network.classes != trace.classes:
-        raise BadInput(f"the network has {network.classes} classes, the trace {trace.classes}", file=folder / data.trace, field="classes")
+    trace = _matching(network, folder / data.trace) if data.without_trace is None or (folder / data.trace).is_file() else None
     arrivals = data.arrivals
     if arrivals.startswith("file:") and arrivals != "file:":
         arrivals = f"file:{folder / arrivals.removeprefix('file:')}"
-    workload = Workload(data.name, data.title, folder, network, trace, arrivals, data.card, data.recipe, data.features)
+    workload = Workload(
+        data.name, data.title, folder, network, trace, arrivals, data.card, data.recipe, data.features, without_trace=data.without_trace
+    )  # fmt: skip
     try:
-        parse_arrivals(arrivals, workload.recording())
+        parse_arrivals(arrivals, workload.recording() if trace is not None else None)
     except BadInput as error:
         raise error if error.file else BadInput(error.problem, file=path, field="arrivals") from None
     return workload
+
+
+def _matching(network: Network, path: Path) -> ExitTrace:
+    """The trace in a file. Raises BadInput where it is not one of this network."""
+    trace = read_trace(path)
+    if network.exits != trace.exits:
+        raise BadInput(f"the network has {network.exits} exits, the trace {trace.exits}", file=path, field="exits")
+    if network.classes is not None and network.classes != trace.classes:
+        raise BadInput(f"the network has {network.classes} classes, the trace {trace.classes}", file=path, field="classes")
+    return trace

@@ -24,13 +24,17 @@ PACED = {102, 104, 107, 217}
 @pytest.mark.parametrize("name", workload_names())
 def test_every_workload_is_whole_and_consistent(name):
     workload = load_workload(name)
-    header = workload.trace.header
-    assert workload.name == name and workload.network.name == header.network
-    assert header.content_hash == workload.trace.content_hash, "the trace was changed after recording"
-    assert header.dataset["licence"] and header.dataset["origin"] and header.split_rule and header.training_mode and header.seed is not None
+    assert workload.name == name
     assert (workload.folder / workload.card).is_file() and (workload.folder / workload.recipe).is_file()
     imported = import_onnx(workload.folder / workload.network.onnx, name=name, final_head=workload.network.final_head)
     assert imported.layers == workload.network.layers and not imported.warnings
+    if workload.recorded is None:
+        assert workload.without_trace
+        return
+    header = workload.trace.header
+    assert workload.network.name == header.network
+    assert header.content_hash == workload.trace.content_hash, "the trace was changed after recording"
+    assert header.dataset["licence"] and header.dataset["origin"] and header.split_rule and header.training_mode and header.seed is not None
 
 
 @pytest.fixture(scope="module")

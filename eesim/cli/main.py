@@ -19,7 +19,7 @@ VERBS = {
     "cost": "What each layer of a network costs on a device, without exits or load.",
     "profiles": "The devices: list, show, check.",
     "workloads": "The recorded workloads: list, show.",
-    "trace": "Exit traces: check, show, convert.",
+    "trace": "Exit traces: check, show, convert, record.",
     "bench": "How fast eesim is on this machine, as ratios, with the check that results are equal.",
 }
 

@@ -139,8 +139,11 @@ def log(text: str) -> None:
 
 
 @contextmanager
-def progress(total: int, what: str):
-    """A progress bar on stderr that appears with the first thing finished; yields a function to call with what was finished."""
+def progress(total: int | None, what: str):
+    """A progress bar on stderr that appears with the first thing finished; yields a function to call with what was finished.
+
+    The total may also come with it, where it is not known before.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -150,9 +153,9 @@ def progress(total: int, what: str):
     )  # fmt: skip
     task = bar.add_task(what, total=total)
 
-    def done(count: int) -> None:
+    def done(count: int, total: int | None = None) -> None:
         bar.start()
-        bar.advance(task, count)
+        bar.update(task, advance=count, **({} if total is None else {"total": total}))
 
     try:
         yield done

@@ -44,9 +44,9 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
     Settings are chosen on the calibration split; every figure printed is from the test split. Exit status 1 when nothing
     meets every constraint.
     """
-    from eesim.bundled import profile_names, workload_names
+    from eesim.bundled import profile_names
     from eesim.explore.plan import plan as search
-    from eesim.explore.space import devices_of, named
+    from eesim.explore.space import devices_of, named, workloads_of
     from eesim.report.plain import to_csv, to_json
     from eesim.result import flatten
 
@@ -54,7 +54,7 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
         check_writable(out)
     points = "all" if operating_points == "all" else names(operating_points)
     chosen = named(names(profiles), profile_names(), "profiles")
-    total = len(devices_of(chosen, points, options["data_type"])) * len(named(names(workloads), workload_names(), "workloads"))
+    total = len(devices_of(chosen, points, options["data_type"])) * len(workloads_of(names(workloads))[0])
     with progress(total, "planning") as done:
         found = search(
             names(workloads),
@@ -65,6 +65,8 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
             progress=done,
             **options,
         )
+    for remark in found.remarks:
+        log(remark)
     record = found.record()
     if out is not None:
         emit(to_json(record), out)

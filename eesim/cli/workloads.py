@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from eesim.cli.options import emit, example, format_option
+from eesim.cli.options import Group, emit, example, format_option
 
 
-@click.group()
+@click.group(cls=Group)
 @example("eesim workloads list", "eesim workloads show ecg-mitbih")
 def workloads() -> None:
     """The recorded workloads: what is bundled, and what each holds."""
@@ -21,30 +21,42 @@ def list_workloads(form) -> None:
     from eesim.bundled import workload_names
     from eesim.report.plain import to_csv, to_json
     from eesim.report.table import percent, print_table
-    from eesim.trace.describe import describe
     from eesim.workload import load_workload
 
-    rows = []
-    for name in workload_names():
-        workload = load_workload(name)
-        about = describe(workload.trace)
-        last = about["splits"]["test"]["exits"][-1]
-        rows.append({
-            "name": name, "title": workload.title, "network": workload.trace.header.network, "exits": workload.network.exits,
-            "classes": len(workload.trace.header.classes), "samples": len(workload.trace), "streams": about["splits"]["test"]["streams"],
-            "heads": workload.trace.header.training_mode, "accuracy": last["accuracy"], "balanced_accuracy": last["balanced_accuracy"],
-            "macs": sum(workload.network.segment_macs) + workload.network.head_macs[-1], "params": workload.network.params,
-            "arrivals": workload.arrivals,
-        })  # fmt: skip
+    rows = [_line(load_workload(name)) for name in workload_names()]
     if form == "table":
         shown = [
-            {**row, "accuracy": percent(row["accuracy"]), "balanced_accuracy": percent(row["balanced_accuracy"]), "macs": f"{row['macs']:,}"}
+            {
+                **row, "heads": row["heads"] if row["trace"] else "no trace", "accuracy": percent(row["accuracy"]),
+                "balanced_accuracy": percent(row["balanced_accuracy"]), "macs": f"{row['macs']:,}",
+            }
             for row in rows
-        ]
+        ]  # fmt: skip
         columns = {"name": "name", "title": "what", "exits": "exits", "classes": "classes", "samples": "samples", "heads": "heads", "macs": "MACs"}
         print_table(shown, {**columns, "accuracy": "accuracy", "balanced_accuracy": "balanced"})
     else:
         emit(to_json(rows) if form == "json" else to_csv(rows))
+
+
+def _line(workload) -> dict:
+    """A workload in the list; what a trace would tell is None where there is none."""
+    from eesim.trace.describe import describe
+
+    row = {
+        "name": workload.name, "title": workload.title, "network": workload.network.name, "exits": workload.network.exits,
+        "classes": workload.network.classes, "trace": workload.recorded is not None,
+        **dict.fromkeys(("samples", "streams", "heads", "accuracy", "balanced_accuracy")),
+        "macs": sum(workload.network.segment_macs) + workload.network.head_macs[-1], "params": workload.network.params,
+        "arrivals": workload.arrivals,
+    }  # fmt: skip
+    if workload.recorded is None:
+        return row
+    header, about = workload.trace.header, describe(workload.trace)["splits"]["test"]
+    last = about["exits"][-1]
+    return row | {
+        "network": header.network, "classes": len(header.classes), "samples": len(workload.trace), "streams": about["streams"],
+        "heads": header.training_mode, "accuracy": last["accuracy"], "balanced_accuracy": last["balanced_accuracy"],
+    }  # fmt: skip
 
 
 @workloads.command("show")
@@ -65,10 +77,21 @@ def show(workload, form) -> None:
         "title": loaded.title,
         "arrivals": loaded.arrivals,
         "card": str(loaded.folder / loaded.card),
-        **describe(loaded.trace),
+        **(describe(loaded.recorded) if loaded.recorded is not None else _untold(loaded)),
     }
     record["macs"] = {"segments": loaded.network.segment_macs, "heads": loaded.network.head_macs}
     if form == "table":
         print_workload(loaded, record)
     else:
         emit(to_json(record) if form == "json" else to_csv([flatten(record)]))
+
+
+def _untold(workload) -> dict:
+    """What can be said of a workload without a trace."""
+    return {
+        "network": workload.network.name,
+        "exits": workload.network.exits,
+        "classes": workload.network.classes,
+        "without_trace": workload.without_trace,
+        "splits": {},
+    }

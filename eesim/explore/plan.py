@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from eesim.bundled import profile_names, workload_names
+from eesim.bundled import profile_names
 from eesim.engine.chooser import run
 from eesim.errors import BadInput, unknown
 from eesim.explore.candidates import Candidate, candidates_of, front
 from eesim.explore.constraints import Constraint, constraints_of
-from eesim.explore.space import Device, devices_of, named
+from eesim.explore.space import Device, devices_of, named, workloads_of
 from eesim.mechanisms.base import Mechanism
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result
 from eesim.simulation import Load, compile_scenario, setting, settle
 from eesim.tuning import OBJECTIVES
 from eesim.units import rate_hz
-from eesim.workload import Workload, load_workload
+from eesim.workload import Workload
 
 TRIES = 60
 """Settings of one mechanism on one device that are replayed at most."""
@@ -59,6 +59,7 @@ class Plan:
     """Settings weighed on the calibration split."""
     replayed: int = 0
     """Settings replayed on the test split. The more there are, the more a deployment that barely keeps a limit owes to luck."""
+    remarks: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -120,7 +121,7 @@ def plan(
     load = Load(arrivals, requests, servers=servers, queue=queue, overflow=overflow, deadline=deadline, seed=seed)
     load.check()
     result = Plan(constraints_of(limits), objective)
-    chosen = [load_workload(name) for name in named(workloads, workload_names(), "workloads")]
+    chosen, result.remarks = workloads_of(workloads)
     devices = devices_of(named(profiles, profile_names(), "profiles"), operating_points, data_type)
     rules = {rule.name: rule for rule in map(load_mechanism, named(mechanisms, mechanism_names(), "mechanisms")) if not rule.bound}
     rules = {"static": load_mechanism("static"), "first-exit": load_mechanism("first-exit"), **rules}

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from eesim.bundled import profile_names, workload_names
+from eesim.bundled import profile_names
 from eesim.errors import BadInput, unknown
 from eesim.hardware.profile import Profile, load_profile
 from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.simulation import Load, settle
-from eesim.workload import Workload, load_workload
+from eesim.workload import Workload, bundled_workloads, load_workload
 
 PART_SETTINGS = 32
 """Settings of one mechanism that are simulated and stored together, on all devices."""
@@ -109,6 +109,14 @@ def named(names: Any, known: Iterable[str], what: str) -> list:
     return list(dict.fromkeys(chosen))
 
 
+def workloads_of(names: Any = None) -> tuple[list[Workload], list[str]]:
+    """The workloads named; of all the bundled ones those with a trace, and a remark on each that is left out."""
+    if names is not None and names != "all":
+        return [load_workload(name) for name in named(names, (), "workloads")], []
+    recorded, without = bundled_workloads()
+    return [load_workload(name) for name in recorded], [f"'{name}' is left out: it ships without a trace" for name in without]
+
+
 def build_space(
     workloads: Any = None,
     profiles: Any = None,
@@ -132,7 +140,7 @@ def build_space(
     operating_points : names, or 'all'; by default each profile's default.
     data_type : int8, fp32, …; by default the profile's, or the network's own if it is quantised.
     """
-    chosen = [load_workload(name) for name in named(workloads, workload_names(), "workloads")]
+    chosen, left_out = workloads_of(workloads)
     devices = tuple(devices_of(named(profiles, profile_names(), "profiles"), operating_points, data_type))
     rules = _rules(mechanisms)
     parameters = {parameter.name for rule in rules for parameter in rule.parameters}
@@ -144,7 +152,7 @@ def build_space(
     if not loads:
         raise BadInput("no arrivals are named", field="arrivals")
     parts: list[Part] = []
-    remarks: dict[str, None] = {}
+    remarks: dict[str, None] = dict.fromkeys(left_out)
     for workload in chosen:
         for subset, load, (rule, own) in product(subsets_of(exits, workload), loads, rules.items()):
             try:

@@ -27,7 +27,8 @@ ITEM_BYTES = {"int8": 1, "uint8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2,
 """Bytes of one stored number of each data type."""
 
 OPERATOR_KINDS = {
-    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"), "pooling"),
+    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), "pooling"),
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"), "pooling"),
     **dict.fromkeys(("Gemm", "FullyConnected"), "fully_connected"),
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "Einsum"), "matmul"),
     **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Mish"), "elementwise"),

@@ -95,11 +95,12 @@ class Graph:
             return list(node.input).index(tensor) in WEIGHT_OPERANDS[node.op_type] and not looked_up
         if node.op_type in _CARRIERS and node.input[0] == tensor:
             return self._is_weight(node.output[0])
-        computed = any(other in self.producer for other in node.input if other != tensor)
+        computed = [other for other in node.input if other != tensor and other in self.producer]
         rank = len(self.shapes.get(tensor, ()))
         if node.op_type == "MatMul":
-            return node.input[1] == tensor and rank == 2 and (computed or self.shapes[tensor][0] > 1) and node.input[0] not in self.initializers
-        return node.op_type in _ELEMENTWISE and rank <= 1 and computed
+            return node.input[1] == tensor and rank == 2 and bool(computed or self.shapes[tensor][0] > 1) and node.input[0] not in self.initializers
+        beside = max((len(self.shapes.get(other, ())) for other in computed), default=0)
+        return node.op_type in _ELEMENTWISE and bool(computed) and (rank <= 1 or rank < beside)  # without a batch axis: alike for all samples
 
     def _name_nodes(self) -> None:
         """Give every node a name of its own that is no input's either."""

@@ -21,7 +21,7 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def components(inputs: np.ndarray, tau_edge: float) -> dict[str, np.ndarray]:
-    """float32 [N] each of edge, variance, gradient and sobel_mean; inputs [N, C, H, W], [N, H, W], [N, C, L] or [N, L] in [0, 1]."""
+    """float32 [N] each of edge, variance, gradient and sobel_mean; inputs [N, C, H, W], or signals [N, C, L] or [N, L], in [0, 1]."""
     channels = _channels(inputs)
     slopes, laplacian = _slopes(channels)
     over = tuple(range(1, slopes.ndim))

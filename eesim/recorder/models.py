@@ -124,7 +124,7 @@ def stack_logits(outputs: list[np.ndarray], path: Path | None) -> np.ndarray:
 
 
 def pooled(tensor: np.ndarray) -> np.ndarray:
-    """[n, D]: the mean over positions of [n, D, …]; of three dimensions, [n, tokens, D] is not told from [n, D, L] and taken as the latter."""
+    """[n, D]: the mean over positions of [n, D, …]. Tokens [n, T, D] cannot be told from [n, D, L]: have the network return their mean."""
     return tensor.reshape(*tensor.shape[:2], -1).mean(axis=2) if tensor.ndim > 2 else tensor.reshape(len(tensor), -1)
 
 

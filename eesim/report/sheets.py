@@ -91,12 +91,20 @@ def print_trace(record: dict[str, Any]) -> None:
             f"a constant answer is right on {percent(about['majority'])}, some exit on {percent(about['oracle'])}; "
             f"a label repeats the one before it on {percent(about['persistence'])}"
         )
+        shown = ("accuracy", "balanced_accuracy", "agreement", "mean_confidence", "calibration_error")
         rows = [
-            {"exit": str(index), **{key: percent(exit[key]) for key in ("accuracy", "balanced_accuracy", "agreement", "mean_confidence")},
+            {"exit": str(index), **{key: percent(exit[key]) for key in shown},
              **{f"recall {name}": percent(value) for name, value in zip(about["class_counts"], exit["recall"], strict=True)}}
             for index, exit in enumerate(about["exits"])
         ]  # fmt: skip
-        heads = {"exit": "exit", "accuracy": "accuracy", "balanced_accuracy": "balanced", "agreement": "agrees", "mean_confidence": "confidence"}
+        heads = {
+            "exit": "exit",
+            "accuracy": "accuracy",
+            "balanced_accuracy": "balanced",
+            "agreement": "agrees",
+            "mean_confidence": "confidence",
+            "calibration_error": "ECE",
+        }
         recalls = {f"recall {name}": f"recall {name}" for name in about["class_counts"]} if len(about["class_counts"]) <= 12 else {}
         print_table(rows, heads | recalls)
 
@@ -104,7 +112,10 @@ def print_trace(record: dict[str, Any]) -> None:
 def print_workload(workload: Workload, record: dict[str, Any]) -> None:
     """A workload: its trace, its network, its card."""
     print(f"{workload.name}: {workload.title} (arrivals {workload.arrivals}; card {record['card']})")
-    print_trace(record)
+    if workload.recorded is None:
+        print(f"no trace: {workload.without_trace}")
+    else:
+        print_trace(record)
     network = workload.network
     total, rows = 0, []
     for exit in range(network.exits):

@@ -11,7 +11,8 @@ from eesim.trace.view import TraceView
 
 
 def describe(trace: ExitTrace) -> dict[str, Any]:
-    """Header and, for each split: streams, class counts, and per exit accuracy, balanced accuracy, recall and mean confidence.
+    """Header and, for each split: streams, class counts, and per exit accuracy, balanced accuracy, recall, mean
+    confidence, expected calibration error (15 bins of equal mass) and agreement with the last exit.
 
     `persistence` is how often a sample has the label of the one before it in its stream; `oracle` the share of samples
     that some exit gets right.
@@ -48,6 +49,7 @@ def _split(view: TraceView) -> dict[str, Any]:
             "accuracy": float(right.sum() / labelled) if labelled else None,
             "balanced_accuracy": float(np.mean(known)) if known else None,
             "mean_confidence": float(view.confidence[:, exit].mean()),
+            "calibration_error": view.calibration_error(exit),
             "agreement": float((view.answers[:, exit] == view.answers[:, -1]).mean()),
             "recall": recall,
         })  # fmt: skip

@@ -129,6 +129,16 @@ class TraceView:
             return inherited
         return score_answers(self.answers, self.label[:, None])
 
+    def calibration_error(self, exit: int, bins: int = 15) -> float | None:
+        """Expected calibration error of one exit: |accuracy - confidence| over `bins` bins of equal mass, weighted; None without labels."""
+        known = np.flatnonzero(self.correct[:, exit] >= 0)
+        if known.size == 0:
+            return None
+        order = known[np.argsort(self.confidence[known, exit], kind="stable")]
+        parts = [part for part in np.array_split(order, bins) if part.size]
+        gaps = [abs(self.correct[part, exit].mean() - self.confidence[part, exit].mean()) * part.size for part in parts]
+        return float(sum(gaps) / known.size)
+
     @cached_property
     def streams(self) -> tuple[np.ndarray, int]:
         """Streams numbered from 0 in order of appearance, int32 [N], and how many there are."""

@@ -47,9 +47,10 @@ def print_card(folder, matrix=True):
             np.add.at(confusion, (label, answers[exit, here]), 1)
             there, named = confusion.sum(axis=1), confusion.sum(axis=0)
             f1 = 2 * confusion.diagonal() / np.maximum(there + named, 1)
-            figures = [said["accuracy"], said["balanced_accuracy"], f1[there > 0].mean(), said["mean_confidence"], said["agreement"]]
-            rows.append([exit, *(percent(100 * value) for value in figures)])
-        print_table(["exit", "accuracy", "balanced", "macro-F1", "mean confidence", "agrees with the last exit"], rows)
+            means = [said["mean_confidence"], said["calibration_error"], said["agreement"]]
+            figures = [said["accuracy"], said["balanced_accuracy"], f1[there > 0].mean(), *means]
+            rows.append([exit, *("–" if value is None else percent(100 * value) for value in figures)])
+        print_table(["exit", "accuracy", "balanced", "macro-F1", "mean confidence", "calibration error", "agrees with the last exit"], rows)
         if split == "test" and matrix:
             print("Confusion matrix of the last exit on the test split\n")
             print_table(["label \\ answer", *classes], [[name, *(f"{count:,}" for count in row)] for name, row in zip(classes, confusion)])

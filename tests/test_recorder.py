@@ -1,0 +1,331 @@
+"""Recording: what the network says is what the trace holds, interrupted or not; difficulty by hand; mistakes are one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eesim
+from eesim.errors import BadInput
+from eesim.recorder.difficulty import components, median_slope
+from eesim.recorder.projection import clip16, principal, reduced
+from eesim.trace import read_features, read_trace, record
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "workloads" / "digits"
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """The recipe of the digits workload as a module."""
+    spec = importlib.util.spec_from_file_location("digits_recipe", DIGITS / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def digits(recipe):
+    """Images, labels and split of the rows that are recorded."""
+    pytest.importorskip("sklearn")
+    images, labels = (part[recipe.TRAINING :] for part in recipe.load())
+    return {"image": images, "label": labels, "split": np.where(np.arange(len(labels)) < recipe.CALIBRATION, "calibration", "test")}
+
+
+def forward(model_path, images):
+    """Logits [E, N, K] of the digits network from its ONNX weights, in numpy: an independent reading of the same file."""
+    import onnx
+    from onnx import numpy_helper
+
+    weights = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in onnx.load(str(model_path)).graph.initializer}
+    spec = importlib.util.spec_from_file_location("digits_recipe_twin", DIGITS / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return np.stack(module.forward(weights, images.astype(np.float64))[0])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The whole chain on digits, without torch
+
+
+def test_train_export_record_check_and_simulate(recipe, digits, tmp_path):
+    weights = recipe.train(0)
+    import onnx
+
+    onnx.save(recipe.export(weights), str(tmp_path / "network.onnx"))
+    from eesim.network import write_network
+    from eesim.network.onnx_import import import_onnx
+
+    network = import_onnx(tmp_path / "network.onnx", name="digits")
+    write_network(network, tmp_path / "network.yaml")
+    assert network.exits == 3 and not network.warnings
+    trace = recipe.run_record(0, tmp_path)
+    accuracy = [(trace.logits[exit].argmax(axis=1) == trace.label)[trace.split == "test"].mean() for exit in range(3)]
+    assert accuracy[0] > 0.3 and accuracy[2] >= 0.9 and accuracy[0] < accuracy[2] - 0.05
+    np.testing.assert_allclose(trace.logits.astype(float), np.stack(recipe.forward(weights, digits["image"])[0]), rtol=2e-3, atol=1e-2)
+    (tmp_path / "workload.yaml").write_text((DIGITS / "workload.yaml").read_text())
+    result = eesim.simulate(tmp_path, "stm32l4r5-xcubeai", "max-softmax", {"threshold": 0.9}, arrivals="poisson:50/s")
+    assert 0.3 < result["accuracy"] <= 1 and result["energy_mj.active"] > 0
+
+
+def test_recording_the_committed_network_gives_the_committed_trace(recipe, digits, tmp_path):
+    (tmp_path / "network.onnx").write_bytes((DIGITS / "network.onnx").read_bytes())
+    first = recipe.run_record(0, tmp_path)
+    written = (tmp_path / "trace.parquet").read_bytes(), (tmp_path / "features.parquet").read_bytes()
+    recipe.run_record(0, tmp_path)
+    assert written == ((tmp_path / "trace.parquet").read_bytes(), (tmp_path / "features.parquet").read_bytes())
+    committed = read_trace(DIGITS / "trace.parquet")
+    assert first.header.classes == committed.header.classes and first.header.tau_edge == committed.header.tau_edge
+    for name in ("sample_id", "label", "split", "time_ns"):
+        assert (getattr(first, name) == getattr(committed, name)).all()
+    apart = np.abs(first.logits.astype(float) - committed.logits.astype(float))
+    assert (apart <= np.spacing(np.abs(committed.logits)).astype(float)).all(), "other processors may round the last bit otherwise"
+    for name, values in committed.difficulty.items():
+        np.testing.assert_allclose(first.difficulty[name], values, atol=1e-6)
+    np.testing.assert_allclose(committed.logits.astype(float), forward(DIGITS / "network.onnx", digits["image"]), rtol=2e-3, atol=1e-2)
+
+
+def test_the_committed_digits_keep_their_floor(digits):
+    trace = read_trace(DIGITS / "trace.parquet")
+    assert trace.header.content_hash == trace.content_hash
+    said = trace.logits.argmax(axis=2)[:, trace.split == "test"]
+    right = (said == trace.label[trace.split == "test"]).mean(axis=1)
+    assert right[-1] >= 0.9 and 0.3 < right[0] < right[-1] - 0.05
+
+
+def test_features_are_what_enters_each_head(recipe, digits, tmp_path):
+    trace = record(DIGITS / "network.onnx", digits, tmp_path / "t.parquet", features=True, input_range=(0, 1))
+    features = read_features(tmp_path / "features.parquet")
+    import onnx
+    from onnx import numpy_helper
+
+    weights = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in onnx.load(str(DIGITS / "network.onnx")).graph.initializer}
+    _, keep = recipe.forward(weights, digits["image"].astype(np.float64))
+    raw = [keep["p1"].mean(axis=(2, 3)), keep["p2"].mean(axis=(2, 3)), keep["hidden"]]
+    assert [values.shape[1] for values in features.values] == [4, 16, 16]
+    for exit in (0, 1):
+        np.testing.assert_allclose(features.values[exit].astype(float), raw[exit], rtol=2**-8, atol=1e-4)
+    note = features.header["exits"][2]
+    np.testing.assert_allclose(features.values[2].astype(float), (raw[2] - note["mean"]) @ np.array(note["matrix"]), rtol=0.01, atol=0.02)
+    assert features.header["trace"] == trace.content_hash
+    assert [len(part) for part in features.rows(trace.sample_id[[5, 3]])] == [2, 2, 2]
+    with pytest.raises(BadInput, match="sample 99999 has no features"):
+        features.rows(np.array([99999]))
+
+
+def test_a_workload_reads_features_when_asked():
+    workload = eesim.load_workload("digits")
+    assert "features" not in workload.memo
+    test, calibration = workload.features("test"), workload.features("calibration", (0, 2))
+    assert [part.shape for part in test] == [(497, 4), (497, 16), (497, 16)] and [part.shape for part in calibration] == [(300, 4), (300, 16)]
+    stored = read_features(DIGITS / "features.parquet")
+    assert (test[1] == stored.values[1][workload.trace.split == "test"]).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Interruption, iterables, torch
+
+
+def test_an_interrupted_recording_goes_on_and_gives_the_same_bytes(digits, tmp_path, monkeypatch):
+    from eesim.recorder import recording
+
+    monkeypatch.setattr(recording, "CHUNK", 100)
+    record(DIGITS / "network.onnx", digits, tmp_path / "whole.parquet", input_range=(0, 1))
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        assert total == 797
+        if done >= 300:
+            raise Stop
+
+    target = tmp_path / "cut.parquet"
+    with pytest.raises(Stop):
+        record(DIGITS / "network.onnx", digits, target, input_range=(0, 1), progress=stop)
+    assert not target.exists()
+    (parts,) = tmp_path.glob("cut.parquet.parts-*")
+    assert len(list(parts.glob("*.npz"))) == 3
+    sorted(parts.glob("*.npz"))[1].write_bytes(b"cut off")
+    ran = []
+    run = recording.OnnxModel.run
+    monkeypatch.setattr(recording.OnnxModel, "run", lambda self, inputs: ran.append(1) or run(self, inputs))
+    record(DIGITS / "network.onnx", digits, target, input_range=(0, 1))
+    assert len(ran) == 6, "eight chunks, two of them whole already"
+    assert target.read_bytes() == (tmp_path / "whole.parquet").read_bytes() and not list(tmp_path.glob("*.parts-*"))
+
+
+def test_an_iterable_of_batches_gives_the_same_trace(digits, tmp_path):
+    whole = record(DIGITS / "network.onnx", digits, tmp_path / "a.parquet", input_range=(0, 1), tau_edge=0.5)
+    pieces = [{name: values[start : start + 90] for name, values in digits.items()} for start in range(0, 797, 90)]
+    parts = record(DIGITS / "network.onnx", iter(pieces), tmp_path / "b.parquet", tau_edge=0.5)
+    assert (whole.logits == parts.logits).all() and (whole.split == parts.split).all()
+    assert all((whole.difficulty[name] == parts.difficulty[name]).all() for name in whole.difficulty)
+    pairs = [(piece["image"], piece["label"]) for piece in pieces]
+    assert (record(DIGITS / "network.onnx", pairs, tmp_path / "c.parquet").split == "test").all()
+
+
+def test_a_torch_module_is_recorded(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
+
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 6, 3)
+            self.heads = torch.nn.ModuleList([torch.nn.Linear(4, 3), torch.nn.Linear(6, 3)])
+
+        def forward(self, x):
+            a = torch.relu(self.first(x))
+            b = torch.relu(self.second(a))
+            return [head(part.mean(dim=(2, 3))) for head, part in zip(self.heads, (a, b), strict=True)], [a, b]
+
+    torch.manual_seed(0)
+    model, images = Two(), np.random.default_rng(0).random((130, 1, 8, 8)).astype(np.float32)
+    loader = [(torch.from_numpy(part), torch.zeros(len(part), dtype=torch.long)) for part in np.split(images, (50, 100))]
+    trace = record(model, loader, tmp_path / "t.parquet", features=True)
+    with torch.no_grad():
+        logits, features = model.eval()(torch.from_numpy(images))
+    np.testing.assert_allclose(trace.logits.astype(float), np.stack([part.numpy() for part in logits]), atol=2e-3)
+    stored = read_features(tmp_path / "features.parquet").values
+    np.testing.assert_allclose(stored[1].astype(float), features[1].mean(dim=(2, 3)).numpy(), rtol=2**-7, atol=1e-3)
+    assert trace.exits == 2 and trace.header.network == "Two"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Difficulty and projection by hand
+
+
+def test_difficulty_of_an_image_by_hand():
+    image = np.zeros((1, 1, 4, 4))
+    image[0, 0, :, 2:] = 1  # a vertical edge; zeros outside the image
+    found = components(image, tau_edge=3.5)
+    assert found["variance"] == pytest.approx(0.25)
+    slopes, laplacian = np.zeros((4, 4)), np.zeros((4, 4))
+    padded = np.pad(image[0, 0], 1)
+    for row in range(4):
+        for column in range(4):
+            part = padded[row : row + 3, column : column + 3]
+            x = (part * [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]).sum()
+            y = (part * [[-1, -2, -1], [0, 0, 0], [1, 2, 1]]).sum()
+            slopes[row, column] = np.hypot(x, y)
+            laplacian[row, column] = abs((part * [[0, -1, 0], [-1, 4, -1], [0, -1, 0]]).sum())
+    assert found["sobel_mean"] == pytest.approx(slopes.mean()) and found["edge"] == pytest.approx((slopes > 3.5).mean())
+    assert found["gradient"] == pytest.approx(min(laplacian.mean(), 1))
+    assert median_slope(image) == pytest.approx(float(f"{np.median(slopes):.4g}"))
+
+
+def test_colour_is_weighted_and_variance_is_per_channel():
+    rng = np.random.default_rng(0)
+    image = rng.random((5, 3, 6, 6)).astype(np.float32)
+    grey = (0.299 * image[:, 0] + 0.587 * image[:, 1] + 0.114 * image[:, 2])[:, None]
+    found, plain = components(image, 0.5), components(grey, 0.5)
+    for name in ("edge", "gradient", "sobel_mean"):
+        np.testing.assert_allclose(found[name], plain[name], rtol=1e-5)
+    np.testing.assert_allclose(found["variance"], image.reshape(5, 3, -1).var(axis=2).mean(axis=1), rtol=1e-5)
+
+
+def test_difficulty_of_a_signal_by_hand():
+    signal = np.array([[0.0, 0.0, 1.0, 1.0]])  # differences over two steps 0 1 1 0, with the ends repeated; Laplacian 0 1 1 0
+    found = components(signal, tau_edge=0.5)
+    assert found["edge"] == 0.5 and found["sobel_mean"] == 0.5 and found["gradient"] == 0.5 and found["variance"] == 0.25
+    for shape in ((1, 1, 4), (1, 1, 1, 4)):
+        other = components(signal.reshape(shape), tau_edge=0.5)
+        assert all(other[name] == found[name] for name in found)
+    assert components(np.full((1, 2, 9), 0.7), 0.0)["edge"] == 0, "a flat signal has no edge, not even at its ends"
+
+
+def test_projection_keeps_the_leading_components():
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    rows = (rng.standard_normal((400, 5)) * [9, 5, 0.1, 0.1, 0.1]) @ basis.T + 3
+    mean, matrix = principal(rows, 2)
+    assert np.abs(np.abs(matrix.T @ basis[:, :2]) - np.eye(2)).max() < 0.05 and (np.abs(matrix).max(axis=0) == matrix.max(axis=0)).all()
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-5)
+    values, note = reduced(rows.astype(np.float32), np.ones(400, bool), 2)
+    assert values.shape == (400, 2) and values.dtype == np.float16 and note["raw"] == 5
+    values, note = reduced(rows[:, :2].astype(np.float32), np.ones(400, bool), 2)
+    assert note["matrix"] is None and np.abs(values - rows[:, :2]).max() < 0.2
+    assert clip16(np.array([1e9, -1e9, 1 + 2**-12, 0.0])).tolist() == [65024, -65024, 1.0, 0.0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+def mistaken(**changes):
+    data = {"image": np.random.default_rng(0).random((20, 1, 8, 8)).astype(np.float32), "label": np.zeros(20, int)}
+    return {name: value for name, value in {**data, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "telling"),
+    [
+        (mistaken(image=None), {}, "image: this input of the model is missing; the dataset has label"),
+        (mistaken(label=np.zeros(19, int)), {}, "label: is of shape"),
+        (mistaken(label=np.zeros(20)), {}, "label: must be whole numbers"),
+        (mistaken(label=np.full(20, 10)), {}, "10 is outside -1"),
+        (mistaken(image=np.full((20, 1, 8, 8), np.nan, np.float32)), {}, "row 0: holds a value that is not a finite number"),
+        (mistaken(image=np.full((20, 1, 8, 8), "a")), {}, "must be numbers"),
+        (mistaken(image=np.zeros((20, 1, 7, 8), np.float32)), {}, "cannot run on these inputs"),
+        (mistaken(split=np.full(20, "training")), {}, "'training' is unknown; choose one of calibration, test"),
+        (mistaken(time_ns=np.arange(20)[::-1]), {}, "earlier than the row before"),
+        (mistaken(), {"classes": ["a", "b"]}, "2 class names where the network answers 10"),
+        (mistaken(), {"classes": ["a"] * 10}, "'a' is used 10 times"),
+        (mistaken(), {"input_range": (1, 0)}, "is no range"),
+        (mistaken(), {"logits": "float64"}, "unknown type 'float64'; did you mean 'float16'"),
+        (mistaken(), {"training_mode": "jiont"}, "did you mean 'joint'"),
+        (mistaken(), {"difficulty": "imgae"}, "did you mean 'image'"),
+        (mistaken(), {"outputs": ["logits_0", "logit_2"]}, "did you mean 'logits_2'"),
+        (mistaken(), {"batch": 0}, "batch: '0' must be a whole number"),
+        ([(np.full((4, 1, 8, 8), 7.0), np.zeros(4, int))], {}, "inputs of an iterable must lie in [0, 1] (here 7 to 7)"),
+        ([(np.zeros((4, 1, 8, 8)),) * 3], {}, "a batch of 3 parts"),
+        ([], {}, "holds no samples"),
+        (7, {}, "a dataset is an .npz file"),
+        ("nothing.npz", {}, "no such dataset file"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_trace(tmp_path, data, options, telling):
+    with pytest.raises(BadInput) as caught:
+        record(DIGITS / "network.onnx", data, tmp_path / "t.parquet", **options)
+    assert telling in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_a_model_without_weights_or_that_is_none_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no such model file"):
+        record(tmp_path / "no.onnx", mistaken(), tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match="not a readable ONNX model"):
+        record(DIGITS / "recipe.py", mistaken(), tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match="path of an ONNX model or a torch module"):
+        record(7, mistaken(), tmp_path / "t.parquet")
+    levit = ROOT / "workloads" / "levit-128s" / "network.onnx"
+    with pytest.raises(BadInput, match="ships without weights"):
+        record(levit, {"image": np.zeros((1, 3, 224, 224), np.float32)}, tmp_path / "t.parquet")
+
+
+def test_the_verb(tmp_path, digits):
+    from test_cli import eesim as command
+
+    np.savez(tmp_path / "d.npz", **digits, classes=list("abcdefghij"))
+    done = command("trace", "record", DIGITS / "network.onnx", "d.npz", "-o", "t.parquet", "--features", "--seed", "3", "--training-mode", "joint",
+                   "--dataset-name", "digits", cwd=tmp_path, check=0)  # fmt: skip
+    assert "797 samples, 3 exits, 10 classes" in done.stderr
+    trace = read_trace(tmp_path / "t.parquet")
+    assert trace.header.classes == list("abcdefghij") and trace.header.seed == 3 and trace.header.dataset == {"name": "digits"}
+    assert (tmp_path / "features.parquet").is_file()
+    shown = json.loads(command("trace", "show", "t.parquet", "--format", "json", cwd=tmp_path, check=0).stdout)
+    exit = shown["splits"]["test"]["exits"][2]
+    assert exit["accuracy"] >= 0.9 and 0 <= exit["calibration_error"] < 0.1
+    for arguments, telling in (
+        (("m.py:build", "d.npz"), "no such Python file"),
+        ((DIGITS / "network.onnx", "d.npz", "--input-range", "1"), "must be two numbers"),
+        ((DIGITS / "network.onnx", "no.npz"), "no such dataset file"),
+    ):
+        done = command("trace", "record", *arguments, "-o", "u.parquet", cwd=tmp_path, check=2)
+        assert telling in done.stderr and len(done.stderr.strip().splitlines()) == 1
