@@ -30,6 +30,20 @@ def workload_names() -> list[str]:
     return sorted(path.parent.name for path in data_folder("workloads").glob("*/workload.yaml"))
 
 
+def arrival_names() -> list[str]:
+    """Names of the bundled files of arrival times, sorted."""
+    return sorted(path.stem for path in (data_folder("workloads") / "arrivals").glob("*.parquet"))
+
+
+def find_arrivals(name: str) -> Path:
+    """Path of a file of arrival times given by bundled name or by path. Raises BadInput when there is none."""
+    path = data_folder("workloads") / "arrivals" / f"{name}.parquet" if name in arrival_names() else Path(name)
+    if not path.is_file():
+        close = nearest(path.name, arrival_names())
+        raise BadInput("no such file of arrival times" + (f"; did you mean the bundled '{close[0]}'?" if close else ""), file=path)
+    return path
+
+
 def find_profile(name: str | Path) -> Path:
     """Path of a profile given by bundled name or by path. Raises BadInput when there is none."""
     return _find(name, "profile", profile_names(), lambda known: data_folder("hwprofiles") / f"{known}.yaml")

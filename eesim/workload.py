@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eesim.arrivals import Recording, parse_arrivals
-from eesim.bundled import find_workload, workload_names
+from eesim.bundled import arrival_names, find_workload, workload_names
 from eesim.errors import BadInput
 from eesim.network.network import Network, read_network
 from eesim.schema import Strict, read_yaml, stamp, validate
@@ -137,7 +137,7 @@ def _read(folder: Path, stamps: tuple) -> Workload:
     network = read_network(folder / data.network)
     trace = _matching(network, folder / data.trace) if data.without_trace is None or (folder / data.trace).is_file() else None
     arrivals = data.arrivals
-    if arrivals.startswith("file:") and arrivals != "file:":
+    if arrivals.startswith("file:") and arrivals.removeprefix("file:") not in ("", *arrival_names()):
         arrivals = f"file:{folder / arrivals.removeprefix('file:')}"
     workload = Workload(
         data.name, data.title, folder, network, trace, arrivals, data.card, data.recipe, data.features, without_trace=data.without_trace

@@ -457,3 +457,16 @@ def test_the_closed_loop_has_no_times():
     assert closed.closed and closed.spacing(5) is None
     with pytest.raises(TypeError):
         closed.times(Seeds(0), 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "rate", "variation"), [("azure-llm-2023-conv", 19366, 5.53, 1.09), ("azure-llm-2023-code", 8819, 2.57, 13.15)]
+)
+def test_bundled_arrival_times_are_those_of_the_source(name, count, rate, variation):
+    process = parse_arrivals(f"file:{name}")
+    times = process.times(Seeds(0), count)
+    gaps = np.diff(times)
+    assert process.length == count and times[0] == 0 and (gaps >= 0).all() and (times % 100 == 0).all()
+    assert process.rate_hz == pytest.approx(rate, abs=0.005) and gaps.std() / gaps.mean() == pytest.approx(variation, abs=0.01)
+    with pytest.raises(BadInput, match=f"did you mean the bundled '{name}'"):
+        parse_arrivals(f"file:{name}s")

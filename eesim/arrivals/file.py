@@ -1,4 +1,7 @@
-"""Arrival times from a file: CSV or Parquet with one column `arrival_s`, `arrival_ms`, `arrival_us` or `arrival_ns`."""
+"""Arrival times from a file: CSV or Parquet with one column `arrival_s`, `arrival_ms`, `arrival_us` or `arrival_ns`.
+
+Real load is bundled: `file:azure-llm-2023-conv` and `file:azure-llm-2023-code` (`workloads/arrivals/README.md`).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from eesim.arrivals import BLOCK, Process
+from eesim.bundled import find_arrivals
 from eesim.errors import BadInput, choose
 from eesim.seeds import Seeds
 from eesim.units import INT64_MAX
 
-SYNTAX = "file:PATH (CSV or Parquet with a column arrival_s, arrival_ms, arrival_us or arrival_ns)"
+SYNTAX = "file:PATH (CSV or Parquet with a column arrival_s, arrival_ms, arrival_us or arrival_ns), or a bundled name"
 COLUMNS = {"arrival_s": 10**9, "arrival_ms": 10**6, "arrival_us": 10**3, "arrival_ns": 1}
 
 
@@ -62,9 +66,7 @@ def parse(argument: str, recording) -> Given:
     """A path."""
     if not argument:
         raise BadInput("the path is missing")
-    path = Path(argument)
-    if not path.is_file():
-        raise BadInput("no such file of arrival times", file=path)
+    path = find_arrivals(argument)
     columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     found = [name for name in COLUMNS if name in columns]
     if len(found) != 1:

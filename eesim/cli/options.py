@@ -49,7 +49,8 @@ load_options = options(
     click.option(
         "--arrivals",
         metavar="PROCESS",
-        help="periodic:20ms[,jitter=2ms] | poisson:50/s | bursty:LOW/s,HIGH/s,TLOW,THIGH | file:PATH | recorded[:SPEED] | closed; "
+        help="periodic:20ms[,jitter=2ms] | poisson:50/s | bursty:LOW/s,HIGH/s,TLOW,THIGH | file:PATH or file:NAME of bundled ones "
+        "(azure-llm-2023-code, azure-llm-2023-conv) | recorded[:SPEED] | closed; "
         "by default the workload's.",
     ),
     click.option("--requests", type=int, metavar="N", help="How many; by default one pass over the split."),

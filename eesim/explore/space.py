@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eesim.bundled import profile_names
+from eesim.bundled import find_arrivals, profile_names
 from eesim.errors import BadInput, unknown
 from eesim.hardware.profile import Profile, load_profile
 from eesim.mechanisms.base import Mechanism, Values
@@ -72,9 +72,11 @@ def _content_of_arrivals(arrivals: Any, folder: Path) -> str:
     text = getattr(arrivals, "text", None) or str(arrivals)
     keyword, _, path = text.partition(":")
     if keyword == "file":
-        for place in (Path(path), folder / path):
-            if place.is_file():
-                return f"file {hashlib.sha256(place.read_bytes()).hexdigest()}"
+        for place in (path, folder / path):
+            try:
+                return f"file {hashlib.sha256(find_arrivals(str(place)).read_bytes()).hexdigest()}"
+            except BadInput:
+                continue
     return text
 
 
