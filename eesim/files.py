@@ -37,11 +37,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:
     """Raise BadInput now if a file (or a folder) of this name could not be written later, after long work."""
+    if not str(path).strip():
+        raise BadInput("names nothing", file="''", field="out")
     path = Path(path)
-    if not str(path) or str(path) == ".":
-        if not folder:
-            raise BadInput("names no file", file=str(path) or "''", field="out")
-        return
     if not folder and path.is_dir():
         raise BadInput("is a folder, not a file", file=path, field="out")
     if path.exists() and not (path.is_dir() or path.is_file()):

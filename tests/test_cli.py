@@ -217,7 +217,7 @@ BAD = [
     (("plan", "-w", "./made", "-p", PROFILE, "--rate", "0/s"), ("rate '0/s'",)),
     (("plan", "-w", "./made", "-p", PROFILE, "--rate", "1/s", "--arrivals", "closed"), ("either a rate or arrivals",)),
     (("plan", "-w", "./made", "-p", PROFILE, "--operating-points", "foo"), ("unknown operating point 'foo'",)),
-    (("plan", "-w", "./made", "-p", PROFILE, "--out", "."), ("names no file",)),
+    (("plan", "-w", "./made", "-p", PROFILE, "--out", "."), ("is a folder",)),
     (("sweep", "-w", "./made", "-p", PROFILE, "--set", "thrshold=1"), ("thrshold", "did you mean 'threshold'")),
     (("sweep", "-w", "./made", "-p", PROFILE, "--settings", "-3"), ("--settings",)),
     (("sweep", "-w", "./made", "-p", PROFILE, "--out", PROFILE), (PROFILE, "is a file")),

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from eesim.errors import BadInput, unknown
+from eesim.files import write_text
 from eesim.network.layer import CONVOLUTIONS, ITEM_BYTES, KINDS, OPERATOR_KINDS, Layer, convolution_kind
 from eesim.schema import Strict, read_yaml, to_yaml, validate
 
@@ -227,4 +228,4 @@ def write_network(network: Network, path: str | Path) -> None:
         for group in getattr(network, part):
             rows = [to_yaml(line(layer), default_flow_style=True).strip() for layer in group]
             text += "".join(f"{'- - ' if index == 0 else '  - '}{row}\n" for index, row in enumerate(rows)) or "- []\n"
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)

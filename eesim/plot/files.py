@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eesim.errors import BadInput
+from eesim.files import whole
 from eesim.plot.bars import exits, queueing
 from eesim.plot.tradeoff import tradeoff
 
@@ -36,29 +35,20 @@ def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iter
     import pandas as pd
 
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot be used as a folder: {error.strerror}", file=folder) from None
     frame = pd.DataFrame(rows)
     stored = frame.assign(parameters=[json.dumps(values) for values in frame.parameters])
-    path = folder / "comparison.parquet"
-    unfinished = path.with_name(path.name + ".unfinished")
-    stored.to_parquet(unfinished, index=False)
-    os.replace(unfinished, path)
-    yield path
+    with whole(folder / "comparison.parquet") as unfinished:
+        stored.to_parquet(unfinished, index=False)
+    yield folder / "comparison.parquet"
     yield write_picture(queueing(frame)[0], folder / "queueing.png")
     yield write_picture(exits(frame)[0], folder / "exits.png")
 
 
 def write_picture(made, path: str | Path) -> Path:
     """Write a figure as PNG, whole or not at all; what is drawn in it travels along as text, so that it can be checked."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    made.savefig(unfinished, format="png", dpi=130, metadata={SERIES: json.dumps(series(made))})
-    os.replace(unfinished, path)
-    return path
+    with whole(path) as unfinished:
+        made.savefig(unfinished, format="png", dpi=130, metadata={SERIES: json.dumps(series(made))})
+    return Path(path)
 
 
 def series(made) -> dict[str, dict[str, list[list[float]]]]:
