@@ -32,8 +32,10 @@ def list_workloads(form) -> None:
             }
             for row in rows
         ]  # fmt: skip
-        columns = {"name": "name", "title": "what", "exits": "exits", "classes": "classes", "samples": "samples", "heads": "heads", "macs": "MACs"}
-        print_table(shown, {**columns, "accuracy": "accuracy", "balanced_accuracy": "balanced"})
+        columns = {"name": "name", "network": "network", "exits": "exits", "classes": "classes", "samples": "samples", "heads": "heads"}
+        columns |= {"macs": "MACs", "accuracy": "accuracy", "balanced_accuracy": "balanced", "title": "what"}
+        print_table(shown, columns)
+        print("accuracy: of the last exit on the test split; -w0.25 in a network's name: a quarter of the paper's channels")
     else:
         emit(to_json(rows) if form == "json" else to_csv(rows))
 

@@ -31,7 +31,10 @@ RECIPE = Recipe(
     split_rule=cifar10.SPLIT_RULE,
     inputs={"image": (3, 32, 32)},
     build=build,
-    plan=Plan(epochs=24, weights=(0.3, 0.3, 0.6, 1.0), peak=0.1, decay=2e-4),
+    plan=(
+        Plan(epochs=24, weights=(0.3, 0.3, 0.6, 1.0), peak=0.1, decay=2e-4),
+        Plan(epochs=16, weights=(0.1, 0.1, 0.3, 1.0), peak=0.05, decay=1e-4),  # again, for the deeper exits above all
+    ),
     training=cifar10.training,
     dataset=cifar10.dataset,
     input_range=(0.0, 1.0),

@@ -15,29 +15,43 @@ def export(network, path, inputs, seed=0, tolerance=2e-2):
     import torch
 
     network.eval()
-    example = tuple(torch.rand(1, *shape, generator=torch.Generator().manual_seed(seed)) for shape in inputs.values())
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        exits = len(network(*example))
-        torch.onnx.export(
-            network,
-            example,
-            str(path),
-            dynamo=False,
-            opset_version=17,
-            input_names=list(inputs),
-            output_names=[f"logits_{exit}" for exit in range(exits)],
-            dynamic_axes={name: {0: "n"} for name in [*inputs, *(f"logits_{exit}" for exit in range(exits))]},
-        )
-        expected = [out.numpy() for out in network(*example)]
-    model = half(onnx.load(str(path)))
-    onnx.checker.check_model(model, full_check=True)
+    model = half(to_onnx(network, inputs))
     onnx.save(model, str(path))
+    example = tuple(torch.rand(1, *shape, generator=torch.Generator().manual_seed(seed)) for shape in inputs.values())
+    with torch.no_grad():
+        expected = [out.numpy() for out in network(*example)]
     difference = float(np.abs(np.stack(expected) - np.stack(run(path, dict(zip(inputs, (part.numpy() for part in example)))))).max())
     if difference > tolerance * max(1.0, float(np.abs(np.stack(expected)).max())):
         raise SystemExit(f"recipe.py: {path.name} and torch differ by {difference:.1e}")
     print(f"wrote {path.name}: {path.stat().st_size / 1e6:.2f} MB, largest difference from torch {difference:.1e}", file=sys.stderr)
     return difference
+
+
+def to_onnx(network, inputs):
+    """The network as an ONNX model with outputs logits_0, logits_1, …, the first dimension free, batch normalisation folded."""
+    import io
+
+    import onnx
+    import torch
+
+    example = tuple(torch.zeros(1, *shape) for shape in inputs.values())
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        outputs = [f"logits_{exit}" for exit in range(len(network(*example)))]
+        file = io.BytesIO()
+        torch.onnx.export(
+            network,
+            example,
+            file,
+            dynamo=False,
+            opset_version=17,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes={name: {0: "n"} for name in [*inputs, *outputs]},
+        )
+    model = onnx.load_from_string(file.getvalue())
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def half(model):

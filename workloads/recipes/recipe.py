@@ -16,6 +16,7 @@ class Recipe:
 
     build()       the untrained network, a module with `segments` and `heads` (recipes.networks.MultiExit)
     training()    (samples, draw): rows of an epoch and draw(rows, rng) -> (input arrays, labels, weights or None)
+    plan          how to train; several are stages, one after the other
     dataset()     mapping for eesim.trace.record: inputs, label, split, and stream_id and time_ns where there is an order
     """
 
@@ -63,11 +64,14 @@ def train(recipe, seed=0, threads=1):
     torch.manual_seed(seed)
     network = recipe.build()
     samples, draw = recipe.training()
-    state = recipe.folder / "training.pt"
-    learn(network, recipe.plan, samples, draw, seed, state, recipe.frozen)
+    plans = recipe.plan if isinstance(recipe.plan, tuple) else (recipe.plan,)
+    states = [recipe.folder / f"training{stage or ''}.pt" for stage in range(len(plans))]
+    for stage, (plan, state) in enumerate(zip(plans, states)):
+        learn(network, plan, samples, draw, seed + stage, state, recipe.frozen)
     export(network, recipe.folder / "network.onnx", recipe.inputs)
     describe(recipe)
-    state.unlink()
+    for state in states:
+        state.unlink()
 
 
 def describe(recipe):

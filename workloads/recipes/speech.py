@@ -144,7 +144,9 @@ def augmented(clips, extent, noise, rows, rng):
     kept = rng.uniform(0.15, 0.5, n) * (end - start)
     shift = np.where(cut, np.where(rng.random(n) < 0.5, kept - end, CLIP - kept - start), shift)
     label[cut] = UNKNOWN
-    audio = stretched(clips.audio[rows], speed, shift.astype(np.float32)) * np.exp(rng.uniform(-1.3, 0.7, (n, 1))).astype(np.float32)
+    lowest = np.where(clips.label[rows] == SILENCE, -5.0, -1.3)  # background is often much quieter than the clips of silence
+    gain = np.exp(rng.uniform(lowest, 0.7)).astype(np.float32)[:, None]
+    audio = stretched(clips.audio[rows], speed, shift.astype(np.float32)) * gain
     behind = noise[rng.integers(len(noise), size=n)]
     level = np.exp(rng.uniform(np.log(2e-4), np.log(1e-2), (n, 1))) / np.sqrt((behind**2).mean(axis=1, keepdims=True) + 1e-10)
     audio = audio + behind * level.astype(np.float32)
