@@ -1,22 +1,26 @@
 """Recipe of the workload ecg-mitbih: raw MIT-BIH records -> network.onnx -> trace.parquet -> tables of the card.
 
-    EESIM_RAW_DATA=DIR python recipe.py train  [--seed 0]      # needs torch; writes network.onnx
-    EESIM_RAW_DATA=DIR python recipe.py record [--seed 0]      # needs onnxruntime; writes trace.parquet
+    EESIM_RAW_DATA=DIR python recipe.py train  [--seed 0]      # needs torch; writes network.onnx and network.yaml
+    EESIM_RAW_DATA=DIR python recipe.py record [--seed 0]      # needs onnxruntime; writes trace.parquet and features.parquet
     python recipe.py card                                      # prints the tables of README.md from trace.parquet
 
 DIR holds datasets/mitbih/mitbih_48.tar.xz with the 48 records as PhysioNet ships them (NNN.hea, NNN.dat, NNN.atr).
 """
 
 import argparse
-import os
 import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from recipes.card import print_table
+from recipes.raw import raw_file
+
 HERE = Path(__file__).resolve().parent
-ARCHIVE = Path("datasets") / "mitbih" / "mitbih_48.tar.xz"
+SOURCE = {"name": "MIT-BIH Arrhythmia Database 1.0.0", "licence": "ODC-By 1.0", "origin": "https://physionet.org/content/mitdb/1.0.0/"}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Split by patient. DS1 and DS2 are those of de Chazal et al. 2004. The calibration patients are DS1 patients that are
@@ -61,20 +65,9 @@ EXITS = 5
 
 
 def open_raw():
-    """The archive of raw records, or exit 2 with one sentence."""
-    folder = os.environ.get("EESIM_RAW_DATA")
-    if not folder:
-        stop(f"recipe.py: set EESIM_RAW_DATA to the folder that holds {ARCHIVE}")
-    path = Path(folder) / ARCHIVE
-    if not path.is_file():
-        stop(f"recipe.py: {ARCHIVE} is missing in the folder named by EESIM_RAW_DATA ({folder})")
-    with tarfile.open(path) as archive:
+    """Name -> bytes of the raw records."""
+    with tarfile.open(raw_file("datasets", "mitbih", "mitbih_48.tar.xz")) as archive:
         return {Path(member.name).name: archive.extractfile(member).read() for member in archive if member.isfile()}
-
-
-def stop(sentence):
-    print(sentence, file=sys.stderr)
-    raise SystemExit(2)
 
 
 def read_signal(raw, record, angle=0):
@@ -94,10 +87,11 @@ def read_signal(raw, record, angle=0):
     return leads["main"] * np.cos(turn) + leads["other"] * np.sin(turn) if angle else leads["main"]
 
 
-def read_beats(raw, record):
-    """Sample numbers and symbols of the beats in a WFDB annotation file; rhythm and comment marks are left out."""
-    words = np.frombuffer(raw[f"{record}.atr"], "<u2").astype(np.int64)
-    samples, symbols, time, i = [], [], 0, 0
+def read_annotations(raw, record):
+    """What a WFDB annotation file holds, in order: (sample number, code, text), the text empty where there is none."""
+    data = raw[f"{record}.atr"]
+    words = np.frombuffer(data, "<u2").astype(np.int64)
+    marks, time, i = [], 0, 0
     while i < len(words):
         code, value = words[i] >> 10, words[i] & 0x3FF
         i += 1
@@ -107,14 +101,19 @@ def read_beats(raw, record):
             interval = int(words[i]) << 16 | int(words[i + 1])
             time += interval - (1 << 32) if interval >> 31 else interval
             i += 2
-        elif code == 63:  # AUX: a string of `value` bytes, padded to words
+        elif code == 63:  # AUX: a string of `value` bytes, padded to words, that belongs to the annotation before it
+            marks[-1] = (*marks[-1][:2], data[2 * i : 2 * i + int(value)].split(b"\0")[0].decode("ascii"))
             i += (value + 1) // 2
         elif code not in (60, 61, 62):  # NUM, SUB, CHN carry no time
             time += int(value)
-            if int(code) in SYMBOLS:
-                samples.append(time)
-                symbols.append(SYMBOLS[int(code)])
-    return np.array(samples, np.int64), symbols
+            marks.append((time, int(code), ""))
+    return marks
+
+
+def read_beats(raw, record):
+    """Sample numbers and symbols of the beats; rhythm and comment marks are left out."""
+    beats = [(sample, SYMBOLS[code]) for sample, code, _ in read_annotations(raw, record) if code in SYMBOLS]
+    return np.array([sample for sample, _ in beats], np.int64), [symbol for _, symbol in beats]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -279,16 +278,8 @@ def distort(signal, rr, rng):
     return signal.astype(np.float32), rr.astype(np.float32)
 
 
-def train(seed):
-    """Fixed recipe, no early stopping: the network after the last epoch is the result."""
-    import torch
-    from torch.nn import functional
-
-    raw = open_raw()
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    rng = np.random.default_rng(seed)
+def training_set(raw):
+    """(signal, rr, draw): the training beats as the network sees them, and draw(rows, rng) -> (signal, rr, label, weight) of a batch."""
     signal, rr, label, record, _ = prepare(raw, TRAINING)
     rotated = [prepare(raw, TRAINING, angle)[0] for angle in ANGLES]
     leads = np.stack([signal, *rotated])[:, :, :, 0, :].astype(np.float16)  # [1 + angles, beats, 2, WIDTH]
@@ -296,35 +287,45 @@ def train(seed):
     usual_rows = [np.flatnonzero((label == 0) & (record == patient)) for patient in TRAINING]
     ventricular = np.flatnonzero(label == 2)
 
-    segments, heads = build()
-    parameters = [*segments.parameters(), *heads.parameters()]
+    def draw(rows, rng):
+        signal_rows, rr_rows = transplant(rows, label, usual_rows, ventricular, rng)
+        lead = np.where(rng.random(BATCH) < ROTATED, rng.integers(1, len(leads), BATCH), 0)
+        return *distort(leads[lead, signal_rows].astype(np.float32), rr[rr_rows], rng), label[rows].astype(np.int64), weight[rows]
+
+    return signal, rr, draw
+
+
+def fit(parameters, answer, draw, beats, rng):
+    """Train `parameters` on the sum of weighted cross-entropies of the logits that answer(signal, rr) lists; no early stopping."""
+    import torch
+    from torch.nn import functional
+
     optimiser = torch.optim.AdamW(parameters, PEAK_RATE, weight_decay=DECAY)
-    steps = len(label) // BATCH
+    steps = beats // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=EPOCHS * steps, pct_start=0.15)
     for epoch in range(EPOCHS):
-        order, total = rng.permutation(len(label)), 0.0
+        order, total = rng.permutation(beats), 0.0
         for step in range(steps):
-            rows = order[step * BATCH : (step + 1) * BATCH]
-            signal_rows, rr_rows = transplant(rows, label, usual_rows, ventricular, rng)
-            lead = np.where(rng.random(BATCH) < ROTATED, rng.integers(1, len(leads), BATCH), 0)
-            inputs = distort(leads[lead, signal_rows].astype(np.float32), rr[rr_rows], rng)
-            logits = forward(segments, heads, *map(torch.from_numpy, inputs), dropout=DROPOUT)
-            wanted, weights = torch.from_numpy(label[rows]).long(), torch.from_numpy(weight[rows])
-            loss = sum((weights * functional.cross_entropy(out, wanted, reduction="none")).mean() for out in logits)
+            signal, rr, label, weight = map(torch.from_numpy, draw(order[step * BATCH : (step + 1) * BATCH], rng))
+            loss = sum((weight * functional.cross_entropy(out, label, reduction="none")).mean() for out in answer(signal, rr))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
             total += loss.item()
         print(f"epoch {epoch + 1}/{EPOCHS}: loss {total / steps:.4f}", file=sys.stderr, flush=True)
-    return segments.eval(), heads.eval(), signal, rr
+
+
+def learn_jointly(segments, heads, draw, beats, rng):
+    """Backbone and all heads at once."""
+    fit([*segments.parameters(), *heads.parameters()], lambda *inputs: forward(segments, heads, *inputs, dropout=DROPOUT), draw, beats, rng)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Export
 
 
-def export(segments, heads):
+def export(segments, heads, name):
     """The ONNX model: batch norms folded, convolutions as 2-D with 1xk kernels, batch size `N`."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -377,13 +378,13 @@ def export(segments, heads):
         helper.make_tensor_value_info("signal", TensorProto.FLOAT, ["N", 2, 1, WIDTH]),
         helper.make_tensor_value_info("rr", TensorProto.FLOAT, ["N", RR_FEATURES]),
     ]
-    graph = helper.make_graph(nodes, "ecg-mitbih", inputs, outputs, weights)
+    graph = helper.make_graph(nodes, name, inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="recipe.py")
     checker.check_model(model, full_check=True)
     return model
 
 
-def run_train(seed, path):
+def run_train(name, learn, seed, path):
     import onnx
     import onnxruntime
     import torch
@@ -391,15 +392,21 @@ def run_train(seed, path):
     from eesim.network import write_network
     from eesim.network.onnx_import import import_onnx
 
-    segments, heads, signal, rr = train(seed)
-    onnx.save(export(segments, heads), path)
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    signal, rr, draw = training_set(open_raw())
+    segments, heads = build()
+    learn(segments, heads, draw, len(rr), np.random.default_rng(seed))
+    segments.eval()
+    onnx.save(export(segments, heads, name), path)
     with torch.no_grad():
         expected = forward(segments, heads, torch.from_numpy(signal[:512, :, 0]), torch.from_numpy(rr[:512]))
     said = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"signal": signal[:512], "rr": rr[:512]})
     difference = np.abs(np.stack([out.numpy() for out in expected]) - np.stack(said)).max()
     if difference > 1e-4:
         raise SystemExit(f"recipe.py: network.onnx and torch differ by {difference:.1e}")
-    write_network(import_onnx(path, name="ecg-mitbih", final_head=f"head{EXITS - 1}/pool"), path.with_suffix(".yaml"))
+    write_network(import_onnx(path, name=name, final_head=f"head{EXITS - 1}/pool"), path.with_suffix(".yaml"))
     print(f"wrote {path.name}; largest difference from torch {difference:.1e}", file=sys.stderr)
 
 
@@ -407,7 +414,7 @@ def run_train(seed, path):
 # Recording
 
 
-def run_record(seed, network, path):
+def run_record(name, mode, seed, network, path):
     from eesim.trace import record as record_trace
 
     raw = open_raw()
@@ -418,16 +425,16 @@ def run_record(seed, network, path):
         network,
         {"signal": signal, "rr": rr, "label": label, "stream_id": record, "time_ns": time_ns, "split": split},
         path,
-        network="ecg-mitbih",
+        network=name,
         classes=CLASSES,
         features=path.with_name("features.parquet"),
         input_range=(-4.0, 4.0),
         final_head=f"head{EXITS - 1}/pool",
-        source={"name": "MIT-BIH Arrhythmia Database 1.0.0", "licence": "ODC-By 1.0", "origin": "https://physionet.org/content/mitdb/1.0.0/"},
+        source=SOURCE,
         split_rule="by patient: calibration = records " + " ".join(map(str, CALIBRATION)) + " of DS1 (never trained on); "
         "test = DS2 of de Chazal et al. 2004; record 201 left out (same person as 202); "
         "rows in order of recording, one stream per record; class Q left out",
-        training_mode="joint",
+        training_mode=mode,
         recipe="recipe.py",
         seed=seed,
     )
@@ -445,14 +452,6 @@ def scores(label, predicted):
     hits, there, said = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     recall, f1 = hits / np.maximum(there, 1), 2 * hits / np.maximum(there + said, 1)
     return hits.sum() / len(label), f1[there > 0].mean(), recall[there >= 50].mean(), recall, f1, matrix
-
-
-def print_table(heading, rows):
-    print("| " + " | ".join(heading) + " |")
-    print("|" + "---|" * len(heading))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
 
 
 def run_card(network, path):
@@ -517,25 +516,26 @@ def ranking(score, right):
     return below[place[right]].mean() / wrong.sum()
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Recipe of the workload ecg-mitbih.")
+def main(folder=HERE, learn=learn_jointly, mode="joint"):
+    """The command line, for a workload in `folder` whose network `learn` trains."""
+    parser = argparse.ArgumentParser(description=f"Recipe of the workload {folder.name}.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, text in (
-        ("train", "train on DS1 and write network.onnx"),
-        ("record", "run network.onnx and write trace.parquet"),
+        ("train", "train on DS1 and write network.onnx and network.yaml"),
+        ("record", "run network.onnx and write trace.parquet and features.parquet"),
         ("card", "print the tables of README.md"),
     ):
         command = verbs.add_parser(verb, help=text)
-        command.add_argument("--network", type=Path, default=HERE / "network.onnx")
+        command.add_argument("--network", type=Path, default=folder / "network.onnx")
         if verb != "train":
-            command.add_argument("--trace", type=Path, default=HERE / "trace.parquet")
+            command.add_argument("--trace", type=Path, default=folder / "trace.parquet")
         if verb != "card":
             command.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.verb == "train":
-        run_train(options.seed, options.network)
+        run_train(folder.name, learn, options.seed, options.network)
     elif options.verb == "record":
-        run_record(options.seed, options.network, options.trace)
+        run_record(folder.name, mode, options.seed, options.network, options.trace)
     else:
         run_card(options.network, options.trace)
 
