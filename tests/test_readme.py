@@ -99,3 +99,19 @@ def test_the_table_of_devices_says_what_the_profiles_say():
         errors = [shown(profile.stated_error(what, how)) for what in ("latency", "energy") for how in ("median", "max")]
         (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` |")]
         assert row.endswith(f"| {errors[0]}, {errors[1]} | {errors[2]}, {errors[3]} |"), row
+
+
+def test_the_table_of_workloads_says_what_the_traces_say():
+    from eesim.bundled import workload_names
+    from eesim.trace.describe import describe
+    from eesim.workload import load_workload
+
+    for name in workload_names():
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| [`{name}`]")]
+        workload = load_workload(name)
+        if workload.recorded is None:
+            assert "no trace" in row
+            continue
+        exits = describe(workload.trace)["splits"]["test"]["exits"]
+        first, last = (f"{100 * exit['accuracy']:.1f}, {100 * exit['balanced_accuracy']:.1f}" for exit in (exits[0], exits[-1]))
+        assert row.endswith(f"| {first} → {last} % |") and f"| {workload.trace.header.network}, {len(exits)} |" in row, row

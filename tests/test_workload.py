@@ -194,3 +194,24 @@ def test_bundled_workloads_hold_what_the_contract_asks_for(name):
     assert header.content_hash == loaded.trace.content_hash
     assert len(loaded.view("test")) > 0 and len(loaded.view("calibration")) > 0
     assert not set(loaded.view("test").sample_id) & set(loaded.view("calibration").sample_id)
+
+
+def test_a_workload_of_ones_own_is_made_by_a_verb(tmp_path):
+    from test_cli import eesim as command
+
+    digits = Path(__file__).parents[1] / "workloads" / "digits"
+    given = ("--onnx", digits / "network.onnx", "--trace", digits / "trace.parquet")
+    command("workloads", "new", "mine", *given, "--arrivals", "poisson:3/s", "--title", "my digits", cwd=tmp_path, check=0)
+    made, bundled = load_workload(tmp_path / "mine"), load_workload("digits")
+    assert (made.name, made.title, made.arrivals) == ("mine", "my digits", "poisson:3/s")
+    assert made.network.layers == bundled.network.layers and made.trace.content_hash == bundled.trace.content_hash
+    assert all((a == b).all() for a, b in zip(made.features("test"), bundled.features("test"), strict=True))
+    for arguments, telling in (
+        (("mine", *given), "exists already"),
+        (("other", *given, "--arrivals", "poison:1/s"), "did you mean 'poisson'"),
+        (("other", *given[:3], digits.parent / "ecg-mitbih" / "trace.parquet"), "the network has 3 exits, the trace 5"),
+        (("other", "--onnx", digits / "README.md", *given[2:]), "not a readable ONNX model"),
+    ):
+        done = command("workloads", "new", *arguments, cwd=tmp_path, check=2)
+        assert telling in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import click
 
-from eesim.cli.options import Group, emit, example, format_option
+from eesim.cli.options import Group, emit, example, format_option, log
+from eesim.errors import BadInput
 
 
 @click.group(cls=Group)
-@example("eesim workloads list", "eesim workloads show ecg-mitbih")
+@example("eesim workloads list", "eesim workloads show ecg-mitbih", "eesim workloads new my-task --onnx network.onnx --trace trace.parquet")
 def workloads() -> None:
-    """The recorded workloads: what is bundled, and what each holds."""
+    """The recorded workloads: what is bundled, what each holds, and how to make your own."""
 
 
 @workloads.command("list")
@@ -97,3 +102,60 @@ def _untold(workload) -> dict:
         "without_trace": workload.without_trace,
         "splits": {},
     }
+
+
+@workloads.command("new")
+@click.argument("folder")
+@click.option("--onnx", required=True, metavar="FILE", help="The network with one output per exit; weights may be missing.")
+@click.option("--trace", required=True, metavar="FILE", help="Its exit trace, .parquet (or .npz).")
+@click.option("--final-head", metavar="NODE", help="Where the final head begins; by default the last global pooling or fully connected layer.")
+@click.option("--title", metavar="TEXT", help="One line that says what it is.")
+@click.option("--arrivals", default="closed", show_default=True, metavar="PROCESS", help="Default arrivals, e.g. poisson:10/s or recorded.")
+@example("eesim workloads new my-task --onnx network.onnx --trace trace.parquet --arrivals recorded")
+def new(folder, onnx, trace, final_head, title, arrivals) -> None:
+    """Make a workload of your own network and trace; every verb then takes FOLDER as --workload.
+
+    Copies both files (and features.parquet beside the trace), reads the layers of the network into network.yaml, and
+    checks that all go together.
+    """
+    import shutil
+
+    from eesim.network import write_network
+    from eesim.network.onnx_import import import_onnx
+    from eesim.schema import to_yaml
+    from eesim.trace import read_trace, write_trace
+    from eesim.workload import load_workload
+
+    target = Path(folder)
+    if target.exists():
+        raise BadInput("exists already; name a folder that does not", file=folder)
+    network, read = import_onnx(onnx, final_head=final_head, name=target.name), read_trace(trace)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+        shutil.copyfile(onnx, unfinished / "network.onnx")
+        write_network(replace(network, onnx="network.onnx"), unfinished / "network.yaml")
+        if Path(trace).suffix == ".parquet":
+            shutil.copyfile(trace, unfinished / "trace.parquet")
+        else:
+            write_trace(read, unfinished / "trace.parquet")
+        features = Path(trace).with_name("features.parquet")
+        if features.is_file():
+            shutil.copyfile(features, unfinished / "features.parquet")
+        about = {"schema_version": 1, "name": target.name, "title": title or f"{read.header.network}, {network.exits} exits", "arrivals": arrivals}
+        (unfinished / "workload.yaml").write_text(to_yaml(about), encoding="utf-8")
+        (unfinished / "README.md").write_text(
+            f"# {target.name}\n\nOrigin and licence of the data, how it was split, how the network was trained, known weaknesses: to be written.\n"
+        )
+        load_workload(unfinished)
+        unfinished.rename(target)
+    except OSError as error:
+        raise BadInput(f"cannot be written: {error.strerror or error}", file=folder) from None
+    except BadInput as error:
+        name = Path(str(error.file)).name if error.file else None
+        raise BadInput(error.problem, file={"trace.parquet": trace, "network.yaml": onnx}.get(name, name), field=error.field) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for warning in network.warnings:
+        log(f"warning: {warning}")
+    log(f"wrote {folder}: {network.exits} exits, {len(read)} samples; try: eesim run --workload ./{folder} --profile stm32l4r5-xcubeai")
