@@ -67,6 +67,9 @@ def plan(workloads, profiles, mechanisms, exits, operating_points, top, out, for
         )
     for remark in found.remarks:
         log(remark)
+    scopes = {(item.summary["energy_scope"]["rail"], item.summary["energy_scope"]["idle"]) for item in found.deployments}
+    if len(scopes) > 1:
+        log("energies of these devices were measured on different rails, so compare them with care: eesim profiles show")
     record = found.record()
     if out is not None:
         emit(to_json(record), out)

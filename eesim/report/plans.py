@@ -29,7 +29,7 @@ def print_plan(plan: Plan, top: int) -> None:
                 continue
             if value is not None:
                 shown = f"{100 * value:.1f} %" if not constraint.unit else f"{number(value, 3)} {constraint.unit}"
-                parts.append(f"{WORDS[constraint.name]} {shown}")
+                parts.append(f"{shown} of capacity" if constraint.name == "rate" else f"{WORDS[constraint.name]} {shown}")
         return "; ".join(parts)
 
     def row(item: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def print_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], t
     sections: a column; a line is drawn where its value changes, and it is only shown where it does.
     """
     rows = list(rows)
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for key, heading in columns.items():
         words = any(isinstance(row.get(key), str) for row in rows)
         table.add_column(heading, justify="left" if words else "right", no_wrap=True)
