@@ -5,7 +5,7 @@ One file per process, named by its keyword (`poisson:50/s` is read by `poisson.p
 - ``SYNTAX``: how it is written, shown in messages and help,
 - ``parse(argument, recording) -> Process``: from the text behind the keyword; `recording` holds the trace's own times.
 
-A new process is one new file here; nothing else changes.
+A new process is one new file here, and a word in the help of `--arrivals`, which comes too soon to look for files.
 """
 
 from __future__ import annotations

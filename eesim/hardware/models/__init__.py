@@ -2,10 +2,11 @@
 
 One file per model, named as in the profile's `cost_model.model`. Each defines
 
-- ``Parameters``: the pydantic schema of the profile's `cost_model` section (`model` and `data_types` among its fields),
-- ``price(layer, data_type, parameters, point) -> LayerCost``.
+- ``Parameters``: the pydantic schema of the profile's `cost_model` section. Among its fields are `model` and `data_types`, which
+  maps each data type to layer kinds and their rates (None: no cost is known); a model in clock cycles has a `time_unit`,
+- ``price(layer, data_type, parameters, point) -> LayerCost`` for one layer, whatever stands around it.
 
-A new model is one new file here; nothing else changes.
+A new model is one new file here.
 """
 
 from __future__ import annotations

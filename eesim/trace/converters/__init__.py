@@ -1,4 +1,4 @@
-"""Traces from what others have, one file a format: `read(path, given) -> ExitTrace`. Foreign pickles are never opened.
+"""Traces from what others have, one file a format: `SUFFIXES` and `read(path, given) -> ExitTrace`. Foreign pickles are never opened.
 
 | format | source |
 |---|---|
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,9 +21,20 @@ import numpy as np
 from eesim.errors import BadInput, unknown
 from eesim.trace.trace import ExitTrace, TraceHeader
 
-FORMATS = ("npz", "npy", "csv", "apparate", "torch")
-_BY_SUFFIX = {".npz": "npz", ".npy": "npy", ".csv": "csv", ".json": "apparate", ".pt": "torch", ".pth": "torch"}
 COLUMNS = ("label", "sample_id", "stream_id", "time_ns", "split")
+
+
+def formats() -> list[str]:
+    """Names of the formats that can be read: the files of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def _format_of(path: Path) -> str:
+    """The format that claims the file's suffix."""
+    for name in formats():
+        if path.suffix in importlib.import_module(f"{__name__}.{name}").SUFFIXES:
+            return name
+    raise BadInput(f"'{path.suffix}' does not tell the format; name one of {', '.join(formats())}", file=path, field="format")
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Given:
 def convert(path: str | Path, *, form: str | None = None, given: Given | None = None, calibration: float | None = None) -> ExitTrace:
     """Read a foreign trace.
 
-    form : one of FORMATS; by default from the file's suffix (a `.npz` with `conf` and `acc` is Apparate's).
+    form : one of `formats()`; by default from the file's suffix (a `.npz` with `conf` and `acc` is Apparate's).
     calibration : where the source has no calibration split, this share of it becomes one: the first streams that hold it
         together, or of a single stream the first rows, so that nothing of a stream is on both sides.
 
@@ -46,11 +58,9 @@ def convert(path: str | Path, *, form: str | None = None, given: Given | None = 
     path = Path(path)
     if not path.is_file():
         raise BadInput("no such file to convert", file=path)
-    name = form or _BY_SUFFIX.get(path.suffix)
-    if name is None:
-        raise BadInput(f"'{path.suffix}' does not tell the format; name one of {', '.join(FORMATS)}", file=path, field="format")
-    if name not in FORMATS:
-        raise unknown("format", name, FORMATS, field="format")
+    name = form or _format_of(path)
+    if name not in formats():
+        raise unknown("format", name, formats(), field="format")
     trace = importlib.import_module(f"{__name__}.{name}").read(path, given or Given())
     return trace if calibration is None else with_calibration(trace, calibration)
 

@@ -18,6 +18,8 @@ from eesim.errors import BadInput
 from eesim.trace.converters import Given, assemble
 from eesim.trace.trace import ExitTrace
 
+SUFFIXES = (".json",)
+
 MOST_CLASSES = 1000
 SURE = 1 - 1e-6
 """Confidence of the last exit; 1 would need an infinite logit."""

@@ -11,6 +11,8 @@ from eesim.errors import BadInput, choose
 from eesim.trace.converters import COLUMNS, Given, assemble
 from eesim.trace.trace import ExitTrace
 
+SUFFIXES = (".csv",)
+
 
 def read(path: Path, given: Given) -> ExitTrace:
     """See `eesim.trace.converters`. Labels may be words: they are then the class names, in alphabetical order."""

@@ -11,6 +11,8 @@ from eesim.trace.converters import Given, assemble
 from eesim.trace.converters.npz import UNREADABLE
 from eesim.trace.trace import ExitTrace
 
+SUFFIXES = (".npy",)
+
 
 def read(path: Path, given: Given) -> ExitTrace:
     """See `eesim.trace.converters`. Without labels every label is unknown."""

@@ -13,6 +13,8 @@ from eesim.errors import BadInput
 from eesim.trace.converters import COLUMNS, Given, assemble
 from eesim.trace.trace import ExitTrace
 
+SUFFIXES = (".npz",)
+
 UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 """What numpy and zipfile raise for broken files; RuntimeError covers encrypted and unknown compression."""
 

@@ -15,6 +15,8 @@ from eesim.errors import BadInput
 from eesim.trace.converters import COLUMNS, Given, assemble
 from eesim.trace.trace import ExitTrace
 
+SUFFIXES = (".pt", ".pth")
+
 
 def read(path: Path, given: Given) -> ExitTrace:
     """See `eesim.trace.converters`."""
