@@ -80,6 +80,8 @@ class Workload:
             read = read_features(path)
             if len(read.values) != exits_recorded:
                 raise BadInput(f"features of {len(read.values)} exits, the trace has {exits_recorded}", file=path)
+            if read.header.get("trace", self.trace.content_hash) != self.trace.content_hash:
+                raise BadInput("was recorded with another trace than the one beside it; record both again", file=path, field="trace")
             self.memo["features"] = read
         if ("features", split) not in self.memo:
             self.memo["features", split] = self.memo["features"].rows(self.view(split).sample_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -119,12 +120,15 @@ def test_features_are_what_enters_each_head(recipe, digits, tmp_path):
         features.rows(np.array([99999]))
 
 
-def test_a_workload_reads_features_when_asked():
-    workload = eesim.load_workload("digits")
+def test_a_workload_reads_features_when_asked(tmp_path):
+    shutil.copytree(DIGITS, tmp_path / "digits", ignore=shutil.ignore_patterns("__pycache__"))
+    workload = eesim.load_workload(tmp_path / "digits")
+    eesim.simulate(workload, "stm32l4r5-xcubeai")
     assert "features" not in workload.memo
     test, calibration = workload.features("test"), workload.features("calibration", (0, 2))
     assert [part.shape for part in test] == [(497, 4), (497, 16), (497, 16)] and [part.shape for part in calibration] == [(300, 4), (300, 16)]
     stored = read_features(DIGITS / "features.parquet")
+    assert stored.header["trace"] == workload.trace.content_hash
     assert (test[1] == stored.values[1][workload.trace.split == "test"]).all()
 
 
@@ -329,3 +333,20 @@ def test_the_verb(tmp_path, digits):
     ):
         done = command("trace", "record", *arguments, "-o", "u.parquet", cwd=tmp_path, check=2)
         assert telling in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_features_of_another_trace_are_refused(tmp_path):
+    shutil.copytree(DIGITS, tmp_path / "mixed", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "workloads" / "ecg-mitbih" / "features.parquet", tmp_path / "mixed" / "features.parquet")
+    with pytest.raises(BadInput, match="features of 5 exits, the trace has 3"):
+        eesim.load_workload(tmp_path / "mixed").features()
+    from eesim.trace import write_features
+
+    stored = read_features(DIGITS / "features.parquet")
+    stored.header["trace"] = "0" * 64
+    write_features(stored, tmp_path / "mixed" / "features.parquet")
+    with pytest.raises(BadInput, match="recorded with another trace"):
+        eesim.load_workload(tmp_path / "mixed").features()
+    (tmp_path / "mixed" / "features.parquet").unlink()
+    with pytest.raises(BadInput, match="recorded without features"):
+        eesim.load_workload(tmp_path / "mixed").features()

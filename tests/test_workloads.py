@@ -37,6 +37,35 @@ def test_every_workload_is_whole_and_consistent(name):
     assert header.dataset["licence"] and header.dataset["origin"] and header.split_rule and header.training_mode and header.seed is not None
 
 
+@pytest.mark.parametrize("name", [name for name in workload_names() if load_workload(name).recorded is not None])
+def test_every_trace_has_features_difficulty_and_something_to_trade(name):
+    workload = load_workload(name)
+    features = workload.features("test")
+    assert len(features) == workload.trace.exits and all(len(part) == len(workload.view("test")) for part in features)
+    assert all(part.shape[1] <= 16 and part.dtype == np.float16 for part in features)
+    difficulty = workload.trace.difficulty
+    assert set(difficulty) == {"edge", "variance", "gradient", "sobel_mean"} and workload.trace.header.tau_edge is not None
+    assert all((difficulty[part] >= 0).all() and (difficulty[part] <= 1).all() for part in ("edge", "variance", "gradient"))
+    exits = describe(workload.trace)["splits"]["test"]["exits"]
+    chance = 1 / workload.trace.classes
+    assert exits[0]["balanced_accuracy"] > 1.5 * chance and exits[0]["accuracy"] < exits[-1]["accuracy"]
+    if name != "ecg-rhythm":  # its card says why its exits do not rise there
+        assert exits[0]["balanced_accuracy"] < exits[-1]["balanced_accuracy"] - 0.05
+    assert (workload.folder / "trace.parquet").stat().st_size < 8e6
+
+
+FLOORS = {"har-wisdm": 0.68, "kws-speech-commands": 0.80, "digits": 0.90}
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_last_exit_keeps_its_floor(name):
+    assert describe(load_workload(name).trace)["splits"]["test"]["exits"][-1]["accuracy"] >= FLOORS[name]
+
+
+def test_all_workloads_together_stay_small():
+    assert sum(path.stat().st_size for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts) < 60e6
+
+
 @pytest.fixture(scope="module")
 def ecg():
     return load_workload("ecg-mitbih")
