@@ -44,9 +44,9 @@ class Candidate:
     macs: float
 
     def cost(self, objective: str) -> float:
-        """What is minimised. Of the energy with idling, the part that depends on the setting."""
+        """What is minimised; infinite where it is not known. Of the energy with idling, the part that depends on the setting."""
         figures = {"energy": self.active_nj - self.idle_spared_nj, "latency": self.latency_ns, "macs": self.macs, "accuracy": -self.accuracy}
-        return figures[objective]
+        return np.inf if np.isnan(figures[objective]) else figures[objective]
 
     def could_keep(self, constraint: Constraint) -> bool:
         """Whether the constraint can hold: latencies and energies only grow once requests wait and the device idles."""

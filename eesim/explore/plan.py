@@ -164,7 +164,7 @@ def _search(workload: Workload, device: Device, rules: Iterable[Mechanism], exit
         if (found := _cheapest_that_holds(len(offered), attempt)) is not None:
             plan.deployments.append(found)
     if len(plan.deployments) == kept:
-        plan.rejected.append(_nearest(missed, candidates, load, plan))
+        plan.rejected.append(_nearest(missed, load, plan))
 
 
 def _cheapest_that_holds(count: int, attempt: Callable[[int], Deployment | None]) -> Deployment | None:
@@ -202,7 +202,7 @@ def _worth_trying(candidates: list[Candidate], plan: Plan) -> list[Candidate]:
     return [found[place] for place in np.linspace(0, len(found) - 1, TRIES).round().astype(int)]
 
 
-def _nearest(missed: list[Deployment], candidates: list[Candidate], load: Load, plan: Plan) -> Deployment:
+def _nearest(missed: list[Deployment], load: Load, plan: Plan) -> Deployment:
     """The miss that breaks its limits by the least, in shares of the limits, as replayed on the test split."""
 
     def excess(item: Deployment) -> float:
