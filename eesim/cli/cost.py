@@ -51,10 +51,10 @@ def _network(model: str):
     from eesim.network import read_network
 
     path = Path(model)
-    if model in workload_names():
-        from eesim.bundled import data_folder
+    if model in workload_names() or (path / "workload.yaml").is_file():
+        from eesim.workload import load_workload
 
-        path = data_folder("workloads") / model / "network.yaml"
+        return load_workload(model).network
     if not path.is_file():
         raise BadInput("no such model", file=model)
     if path.suffix == ".onnx":
