@@ -5,6 +5,7 @@ Percentiles are nearest rank (inverted CDF): the smallest value that at least q 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -16,24 +17,24 @@ BINS_PER_OCTAVE_BITS = 7
 BINS = (64 - BINS_PER_OCTAVE_BITS) << BINS_PER_OCTAVE_BITS
 
 
-class Durations:
+class Durations(ABC):
     """Mean, percentiles and maximum of durations in ns. NaN when there are none."""
 
     exact = True
 
     @property
+    @abstractmethod
     def mean(self) -> float:
         """Arithmetic mean."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def largest(self) -> float:
         """Maximum."""
-        raise NotImplementedError
 
+    @abstractmethod
     def percentile(self, q: float) -> float:
         """Nearest-rank percentile, 0 < q <= 100."""
-        raise NotImplementedError
 
 
 class Measured(Durations):
