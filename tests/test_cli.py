@@ -315,3 +315,10 @@ def test_the_console_script_does_the_same_in_a_process_of_its_own(here):
 def test_a_closed_pipe_is_silent(here):
     done = subprocess.run(f"{sys.executable} -m eesim profiles show h200 | head -1", shell=True, capture_output=True, text=True, cwd=here)
     assert "Traceback" not in done.stderr and done.stdout
+
+
+def test_workloads_with_different_numbers_of_exits_share_a_sweep(here):
+    builders.write_workload(here / "short", builders.trace(samples=300, calibration=100, exits=2))
+    done = eesim("sweep", "-w", "./made,./short", "-p", PROFILE, "--settings", "3", "--figures", "means", "--out", "both", cwd=here, check=0)
+    assert done.stdout.count("max-softmax") == 2
+    eesim("plan", "-w", "./made,./short", "-p", PROFILE, "--min-accuracy", "0.1", cwd=here, check=0)

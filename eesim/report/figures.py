@@ -115,7 +115,7 @@ def comparison_row(row: dict[str, Any]) -> dict[str, Any]:
         "energy": row["energy_mj_mean"],
         "macs": f"{row['macs_mean']:,.0f}",
         "utilization": percent(row["utilization"]),
-        "exits": " ".join(f"{100 * share:.0f}" for share in exits),
+        "exits": " ".join(f"{100 * share:.0f}" for share in exits if share is not None),
     }
 
 
