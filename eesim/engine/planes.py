@@ -86,7 +86,8 @@ def quantise(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
     finite = levels[np.isfinite(levels)]
     low, high = (finite[0], finite[-1]) if finite.size else (0.0, 0.0)
     buckets = 4 * levels.size + 1
-    scale = (buckets - 1) / (high - low) if high > low else 0.0
+    with np.errstate(over="ignore"):  # levels a hair apart
+        scale = (buckets - 1) / (high - low) if high > low else 0.0
     if not np.isfinite(scale):
         scale = 0.0
     _quantise(scores, levels, low, scale, buckets, reached)
