@@ -7,16 +7,17 @@ which order they are added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 
 from eesim.errors import BadInput, unknown
 from eesim.hardware.models import LayerCost
 from eesim.hardware.profile import Profile
-from eesim.mechanisms.base import Mechanism, Path, Work
+from eesim.mechanisms.base import Charge, Mechanism, Path, Site, Work
 from eesim.network.layer import Layer, work
 from eesim.network.memory import footprint
 from eesim.network.network import Network
@@ -47,7 +48,7 @@ class NetworkCost:
         point = self.profile.point(self.operating_point)
         ns, nj = self.profile.decision_cost(point) if asks else (0.0, 0.0)
         for piece in pieces:
-            cost, warning = self.profile.price(work(piece.kind, piece.elements, piece.kind, piece.macs), self.data_type, point)
+            cost, warning = self.profile.price(work(piece.kind, piece.elements, piece.kind, piece.macs, piece.macs), self.data_type, point)
             if warning and not any(warning in other for other in self.warnings):
                 self.remarks.append(warning)
             ns += cost.ns
@@ -132,6 +133,10 @@ class MechanismCost:
         if self.exits[-1] != last or list(self.exits) != sorted(set(self.exits)) or self.exits[0] < 0:
             raise BadInput(f"exits {list(self.exits)} are not ascending exits that end with the final one, {last}", field="exits")
 
+    def used_by(self, mechanism: Mechanism) -> MechanismCost:
+        """The same network and exits under another mechanism."""
+        return replace(self, mechanism=mechanism)
+
     def _merge(self, parts: list[int]) -> np.ndarray:
         """Sums of what lies between enabled exits, int64 [E enabled]."""
         edges = [-1, *self.exits]
@@ -145,12 +150,12 @@ class MechanismCost:
     @cached_property
     def decision_ns(self) -> np.ndarray:
         """Time of the decision after each enabled head, 0 after the last, int64 [E]."""
-        return self._decisions(self._decision[0])
+        return np.array([ns for ns, _ in self._decisions], np.int64)
 
     @cached_property
     def head_ns(self) -> np.ndarray:
-        """Time of each enabled head, int64 [E]."""
-        return np.array([self.cost.head_ns[exit] for exit in self.exits], np.int64)
+        """Time of each enabled head, int64 [E]; 0 for those that the mechanism puts modules of its own in place of."""
+        return np.array([0 if self._replaced(place) else self.cost.head_ns[exit] for place, exit in enumerate(self.exits)], np.int64)
 
     @property
     def sample_ns(self) -> int:
@@ -158,25 +163,51 @@ class MechanismCost:
         return self._per_sample[0]
 
     @cached_property
-    def _work(self) -> tuple[list[Work], list[Work]]:
-        return self.mechanism.work(self.classes)
+    def site(self) -> Site:
+        """Where the mechanism works: the shapes its own work depends on."""
+        network = self.cost.network
+        entries = [network.heads[exit][0] for exit in self.exits]
+        return Site(
+            self.classes, len(self.exits), network.segments[0][0].input_shape, tuple(prod(layer.input_shape) for layer in entries),
+            tuple(layer.input_shape[1] if len(layer.input_shape) in (2, 4) else layer.input_shape[-1] for layer in entries),
+        )  # fmt: skip
 
     @cached_property
-    def _decision(self) -> tuple[int, int | None]:
-        return self.cost.decision(self._work[0], asks=self.mechanism.asks)
+    def charge(self) -> Charge:
+        """The mechanism's own work."""
+        return self.mechanism.charge(self.site)
+
+    def _replaced(self, place: int) -> bool:
+        return self.mechanism.replaces_heads and place < len(self.exits) - 1
+
+    @cached_property
+    def _decisions(self) -> list[tuple[int, int | None]]:
+        """Whole ns and nJ of the decision after each enabled head; nothing after the last."""
+        priced: dict[tuple, tuple[int, int | None]] = {}
+        for place in range(len(self.exits) - 1):
+            pieces = self.charge.at(place)
+            if pieces not in priced:
+                priced[pieces] = self.cost.decision(pieces, asks=self.mechanism.asks)
+        return [priced[self.charge.at(place)] for place in range(len(self.exits) - 1)] + [(0, 0)]
 
     @cached_property
     def _per_sample(self) -> tuple[int, int | None]:
-        return self.cost.decision(self._work[1], asks=False)
+        return self.cost.decision(self.charge.sample, asks=False)
 
-    def _decisions(self, each: int) -> np.ndarray:
-        return np.array([each] * (len(self.exits) - 1) + [0], np.int64)
+    @cached_property
+    def _head_macs(self) -> list[int]:
+        own = [sum(piece.macs for piece in self.charge.at(place)) for place in range(len(self.exits) - 1)]
+        return [own[place] if self._replaced(place) else self.cost.network.head_macs[exit] for place, exit in enumerate(self.exits)]
+
+    @cached_property
+    def _operations(self) -> list[int]:
+        return [sum(piece.operations for piece in self.charge.at(place)) for place in range(len(self.exits) - 1)] + [0]
 
     def paths(self, paths: Sequence[Path]) -> PathCosts:
         """Price every path."""
         network = self.cost.network
         between = self._merge(network.segment_macs)
-        operations = [sum(piece.operations for piece in part) for part in self._work]
+        per_sample = sum(piece.operations for piece in self.charge.sample)
         widest = max([path.visited.bit_count() for path in paths] + [1])
         count = len(paths)
         service, response, macs, ops = (np.zeros(count, np.int64) for _ in range(4))
@@ -191,13 +222,13 @@ class MechanismCost:
             for place, head in enumerate(heads):
                 reaching = slice(reached + 1, head + 1)
                 stage_ns[index, place] = self.segment_ns[reaching].sum() + self.head_ns[head] + self.decision_ns[head]
-                macs[index] += between[reaching].sum() + network.head_macs[self.exits[head]]
+                macs[index] += between[reaching].sum() + self._head_macs[head]
                 if energy is not None:
                     energy[index] += energies[0][reaching].sum() + energies[1][head] + energies[2][head]
-                ops[index] += operations[0] if head < len(self.exits) - 1 else 0
+                ops[index] += self._operations[head]
                 reached = max(reached, head)
             stage_ns[index, 0] += self.sample_ns
-            ops[index] += operations[1]
+            ops[index] += per_sample
             if energy is not None:
                 energy[index] += self._per_sample[1]
             stages[index], answer_stage[index] = max(len(heads), 1), max(answered.bit_count(), 1)
@@ -208,10 +239,11 @@ class MechanismCost:
     @cached_property
     def _stage_nj(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Energy of segments, heads and decisions, each int64 [E]; None where something is not known."""
-        cost = self.cost
-        if cost.segment_nj is None or cost.head_nj is None or self._decision[1] is None or self._per_sample[1] is None:
+        cost, decisions = self.cost, [nj for _, nj in self._decisions]
+        if cost.segment_nj is None or cost.head_nj is None or None in decisions or self._per_sample[1] is None:
             return None
-        return self._merge(cost.segment_nj), np.array([cost.head_nj[exit] for exit in self.exits], np.int64), self._decisions(self._decision[1])
+        heads = [0 if self._replaced(place) else cost.head_nj[exit] for place, exit in enumerate(self.exits)]
+        return self._merge(cost.segment_nj), np.array(heads, np.int64), np.array(decisions, np.int64)
 
 
 def cost_record(priced: NetworkCost) -> dict:

@@ -108,8 +108,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "balanced_accuracy": balanced,
         "balanced_classes": classes,
         "agreement": share(int(kinds[..., 1].sum()), counted),
-        "latency_ms": {"mean": _ms(outcome.latency.mean), **_percentiles(outcome.latency, 50, 95, 99), "max": _ms(outcome.latency.largest)},
-        "wait_ms": {"mean": _ms(outcome.wait.mean), **_percentiles(outcome.wait, 95, 99)},
+        **latency_figures(outcome.latency, outcome.wait),
         "energy_mj": energy_figures(scenario, outcome.active_nj, outcome.busy_ns, horizon, served),
         "active_mj_mean": None if outcome.active_nj is None or not served else outcome.active_nj / served / 1e6,
         "exit_fractions": [share(int(count), counted) for count in kinds[1:].sum(axis=(1, 2, 3))],
@@ -121,6 +120,14 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "deadline_miss_rate": None if scenario.deadline_ns < 0 else share(outcome.late + outcome.dropped, requests),
         "requests": requests,
         "percentiles": "exact" if outcome.latency.exact else "histogram",
+    }
+
+
+def latency_figures(latency: Durations, wait: Durations) -> dict[str, dict[str, float | None]]:
+    """Latency and wait in ms: means, percentiles, and the longest latency."""
+    return {
+        "latency_ms": {"mean": _ms(latency.mean), **_percentiles(latency, 50, 95, 99), "max": _ms(latency.largest)},
+        "wait_ms": {"mean": _ms(wait.mean), **_percentiles(wait, 95, 99)},
     }
 
 

@@ -96,7 +96,7 @@ def simulate(
     servers, queue, overflow : K devices; waiting places (None: unlimited, 0: none); 'reject' or 'drop-oldest'.
     deadline : e.g. ``'30ms'`` after arrival; later answers and drops count as misses.
     accuracy_drop : tune the mechanism first, on the calibration split: the cheapest `objective` ('energy', 'latency' or
-        'macs') that loses at most this much `metric` against the static network. `parameters` must then be empty.
+        'macs') that loses at most this much `metric` against the static network. What `parameters` hold stays as it is.
     engine : 'auto' picks the fastest exact one of 'counts', 'lindley', 'k-server', 'calendar'; 'simpy' is the slow oracle.
 
     Raises BadInput with one line for anything that cannot be used.
@@ -113,9 +113,10 @@ def simulate(
     if accuracy_drop is not None:
         from eesim.tuning import tune_priced
 
-        if parameters:
-            raise BadInput("give either parameters or an accuracy drop to tune them to, not both", field="accuracy_drop")
-        tuned = tune_priced(workload, priced, rule, accuracy_drop=accuracy_drop, objective=objective, metric=metric, per_exit=per_exit, exits=enabled)
+        tuned = tune_priced(
+            workload, priced, rule, accuracy_drop=accuracy_drop, objective=objective, metric=metric, per_exit=per_exit, exits=enabled,
+            parameters=parameters or {},
+        )  # fmt: skip
         rule, parameters = tuned.mechanism, tuned.parameters
         warnings += tuned.warnings
         if metric == "balanced_accuracy":
@@ -161,6 +162,7 @@ def compile_scenario(
         raise BadInput(f"{requests} requests are asked for, {process.text} holds {process.length} arrivals", field="requests")
     if load.warmup >= requests:
         raise BadInput(f"warm-up of {load.warmup} leaves none of the {requests} requests to count", field="warmup")
+    mechanism = mechanism.variant(values)
     if mechanism.live and mechanism.state in ("stream", "global"):
         raise BadInput(f"mechanism '{mechanism.name}' is live, so it can keep state within a sample only, not '{mechanism.state}'")
     rows, in_order = sample_order(view, load.order, requests, seeds, process)

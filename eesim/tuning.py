@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from eesim.cost import MechanismCost, NetworkCost, price_network
-from eesim.engine.planes import tally
+from eesim.engine.replay import Replayed, replay, replay_bars
 from eesim.errors import BadInput, unknown
 from eesim.hardware.profile import Profile, load_profile
-from eesim.mechanisms._deciding import decide
 from eesim.mechanisms._threshold import ThresholdMechanism
-from eesim.mechanisms.base import Mechanism, Values, paths_by_exit
+from eesim.mechanisms.base import Mechanism, Values
 from eesim.mechanisms.registry import load_mechanism
 from eesim.result import FEWEST_LABELLED
-from eesim.trace.view import TraceView, score_answers
+from eesim.trace.view import TraceView
 from eesim.units import fraction
 from eesim.workload import Workload, load_workload
 
@@ -72,11 +72,13 @@ def tune(
     exits: Iterable[int] | None = None,
     operating_point: str | None = None,
     data_type: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Tuned:
     """Find the parameters that minimise the mean `objective` ('energy', 'latency' or 'macs') per sample on the calibration split.
 
     accuracy_drop : how many absolute points of `metric` may be lost against the static network, e.g. ``'1%'``.
     per_exit : one threshold for each exit instead of one for all.
+    parameters : what stays as it is; the others are tuned.
 
     If no setting is within the drop and cheaper than static, the result is static, with a warning. Only the calibration
     split is looked at. Raises BadInput, among others when there is none, or when the profile cannot give the objective.
@@ -85,7 +87,7 @@ def tune(
     priced = price_network(workload.network, load_profile(profile), operating_point, data_type)
     return tune_priced(
         workload, priced, load_mechanism(mechanism), accuracy_drop=accuracy_drop, objective=objective, metric=metric, per_exit=per_exit,
-        exits=workload.enabled(exits),
+        exits=workload.enabled(exits), parameters=parameters or {},
     )  # fmt: skip
 
 
@@ -99,6 +101,7 @@ def tune_priced(
     metric: str,
     per_exit: bool,
     exits: tuple[int, ...],
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tuned:
     """`tune` for a network that is already priced."""
     drop = fraction(accuracy_drop, "accuracy drop")
@@ -119,9 +122,10 @@ def tune_priced(
         raise BadInput(f"{metric} of the calibration split is not known (too few labels)", field="metric")
 
     if mechanism.bound:
-        values = mechanism.check(mechanism.defaults(lambda: view), view)
+        values = mechanism.settle(parameters, view)
         return Tuned(mechanism, values, drop, objective, metric, _seen(evaluate(view, mechanism, [values], cost), 0, metric, objective))
-    settings, evaluation = search(view, mechanism, cost, least=least, objective=objective, metric=metric, per_exit=per_exit)
+    given = mechanism.check(parameters, view)
+    settings, evaluation = search(view, mechanism, cost, least=least, objective=objective, metric=metric, per_exit=per_exit, given=given)
     best = cheapest(evaluation, least=least, objective=objective, metric=metric)
     if best is None or evaluation.cost[objective][best] >= reference.cost[objective][0]:
         limits = f"within {drop:.3g} of static {metric.replace('_', ' ')} and cheaper in {objective}"
@@ -140,76 +144,82 @@ def cheapest(evaluation: Evaluation, *, least: float, objective: str, metric: st
 
 
 def search(
-    view: TraceView, mechanism: Mechanism, cost: MechanismCost, *, least: float, objective: str, metric: str, per_exit: bool
+    view: TraceView, mechanism: Mechanism, cost: MechanismCost, *, least: float, objective: str, metric: str, per_exit: bool, given: Values
 ) -> tuple[list[Values], Evaluation]:
     """Settings worth trying, evaluated. With `per_exit`: a joint grid over all exits, then coordinate descent around the best."""
     if not per_exit:
-        settings = [mechanism.settle(values, view) for values in mechanism.candidates(view, SHARED_SETTINGS)]
+        settings = [mechanism.settle({**values, **given}, view) for values in mechanism.candidates(view, SHARED_SETTINGS, given)]
         return settings, evaluate(view, mechanism, settings, cost)
     if not isinstance(mechanism, ThresholdMechanism) or not mechanism.parameters[0].per_exit:
         raise BadInput(f"mechanism '{mechanism.name}' has no threshold per exit", field="per_exit")
     name, free = mechanism.parameters[0].name, view.exits - 1
+    fixed = mechanism.settle({**given, name: "never"}, view)
 
     def spread(vector: Sequence[Any]) -> Values:
         full: list[Any] = ["never"] * (view.trace.exits - 1)
         for exit, value in zip(view.recorded_exits, vector, strict=False):
             full[exit] = value
-        return {name: tuple(full)}
+        return {**fixed, name: tuple(full)}
+
+    def tried(vectors: Sequence[Sequence[Any]]) -> Evaluation:
+        bars = np.array([[np.inf if value == "never" else mechanism.bar(value) for value in vector] for vector in vectors])
+        return _figures(view, len(vectors), [(replay_bars(view, mechanism, fixed, bars.reshape(len(vectors), -1)), cost)])
 
     levels = max(int(JOINT_SETTINGS ** (1 / max(free, 1))), 2)
-    coarse = [_exit_levels(mechanism, view, exit, levels) for exit in range(free)]
+    coarse = [_exit_levels(mechanism, view, fixed, exit, levels) for exit in range(free)]
     vectors = list(product(*coarse)) if np.prod([len(axis) for axis in coarse]) <= 4 * JOINT_SETTINGS else []
-    shared = [candidate[name] for candidate in mechanism.candidates(view, SHARED_SETTINGS)]
+    shared = [candidate[name] for candidate in mechanism.candidates(view, SHARED_SETTINGS, given)]
     vectors += [(value,) * free for value in shared]
-    evaluation = _evaluate_vectors(view, mechanism, vectors, cost)
-    fine = [_exit_levels(mechanism, view, exit, 128) for exit in range(free)]
+    evaluation = tried(vectors)
+    fine = [_exit_levels(mechanism, view, fixed, exit, 128) for exit in range(free)]
     best = cheapest(evaluation, least=least, objective=objective, metric=metric)
     for _ in range(10):
         if best is None:
             break
         around = [vectors[best]] + [(*vectors[best][:exit], value, *vectors[best][exit + 1 :]) for exit in range(free) for value in fine[exit]]
-        tried = _evaluate_vectors(view, mechanism, around, cost)
-        better = cheapest(tried, least=least, objective=objective, metric=metric)
-        vectors, evaluation, best = around, tried, better
+        nearby = tried(around)
+        better = cheapest(nearby, least=least, objective=objective, metric=metric)
+        vectors, evaluation, best = around, nearby, better
         if better in (None, 0):
             break
     return [spread(vector) for vector in vectors], evaluation
 
 
-def _exit_levels(mechanism: ThresholdMechanism, view: TraceView, exit: int, count: int) -> list[Any]:
+def _exit_levels(mechanism: ThresholdMechanism, view: TraceView, values: Values, exit: int, count: int) -> list[Any]:
     """Thresholds worth trying at one exit, and 'never'."""
-    return [float(value) for value in mechanism.levels(mechanism.score(view)[:, exit], view, max(count - 1, 2))] + ["never"]
+    return [float(value) for value in mechanism.levels(mechanism.scored(view, values).score[:, exit], view, max(count - 1, 2))] + ["never"]
 
 
 def evaluate(view: TraceView, mechanism: Mechanism, settings: Sequence[Values], cost: MechanismCost) -> Evaluation:
-    """Accuracy and mean cost of every setting, without time. Threshold rules go through bit planes, others one by one."""
-    if isinstance(mechanism, ThresholdMechanism) and len(settings) > 4:
-        return _evaluate_bars(view, mechanism, np.stack([mechanism.pack(values, view) for values in settings]), cost)
-    rows = [_evaluate_one(view, mechanism, values, cost) for values in settings]
-    known = all(row[2] is not None for row in rows)
-    names = (*OBJECTIVES, "p95", "p99")
-    costs = {name: np.array([row[2 + index] for row in rows], float) for index, name in enumerate(names) if index > 0 or known}
-    return Evaluation(np.array([row[0] for row in rows]), np.array([row[1] for row in rows]), {"energy": None, **costs})
+    """Accuracy and mean cost of every setting, without time."""
+    parts = []
+    for part in replay(view, mechanism, settings):
+        rule = mechanism.variant(settings[part.settings[0]])
+        parts.append((part, cost if rule is mechanism else cost.used_by(rule)))
+    return _figures(view, len(settings), parts)
 
 
-def _evaluate_vectors(view: TraceView, mechanism: ThresholdMechanism, vectors: Sequence[Sequence[Any]], cost: MechanismCost) -> Evaluation:
-    bars = np.array([[np.inf if value == "never" else mechanism.bar(value) for value in vector] for vector in vectors])
-    return _evaluate_bars(view, mechanism, bars.reshape(len(vectors), -1), cost)
-
-
-def _evaluate_bars(view: TraceView, mechanism: ThresholdMechanism, bars: np.ndarray, cost: MechanismCost) -> Evaluation:
-    counted = tally(mechanism.score(view), bars, view.correct == 1, view.answers == view.answers[:, -1:], (view.label, view.classes))
-    paths = cost.paths(paths_by_exit(view.exits, every_head=True))
-    shares = counted.exits / len(view)
-    energy = None if paths.energy_nj is None else shares @ paths.energy_nj
+def _figures(view: TraceView, settings: int, parts: Sequence[tuple[Replayed, MechanismCost]]) -> Evaluation:
     labelled = view.class_counts
     enough = labelled >= FEWEST_LABELLED
-    with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = counted.correct / labelled.sum()
-        recalls = counted.class_correct[:, enough] / labelled[enough]
-        balanced = recalls.mean(axis=1) if enough.any() else np.full(bars.shape[0], np.nan)
-    cost = {"energy": energy, "latency": shares @ paths.response_ns, "macs": shares @ paths.macs}
-    return Evaluation(accuracy, balanced, cost | {f"p{rank}": _percentile(paths.response_ns, shares, rank) for rank in (95, 99)})
+    names = ("energy", "latency", "macs", "p95", "p99")
+    figures = {name: np.full(settings, np.nan) for name in ("accuracy", "balanced", *names)}
+    for part, cost in parts:
+        paths = cost.paths(part.paths)
+        shares = part.counts / len(view)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            figures["accuracy"][part.settings] = part.correct / labelled.sum()
+        if enough.any():
+            figures["balanced"][part.settings] = (part.class_correct[:, enough] / labelled[enough]).mean(axis=1)
+        figures["energy"][part.settings] = np.nan if paths.energy_nj is None else shares @ paths.energy_nj
+        figures["latency"][part.settings] = shares @ paths.response_ns
+        figures["macs"][part.settings] = shares @ paths.macs
+        for rank in (95, 99):
+            figures[f"p{rank}"][part.settings] = _percentile(paths.response_ns, shares, rank)
+    costs = {name: figures[name] for name in names}
+    if np.isnan(costs["energy"]).any():
+        costs["energy"] = None
+    return Evaluation(figures["accuracy"], figures["balanced"], costs)
 
 
 def _percentile(values: np.ndarray, shares: np.ndarray, rank: int) -> np.ndarray:
@@ -217,21 +227,6 @@ def _percentile(values: np.ndarray, shares: np.ndarray, rank: int) -> np.ndarray
     order = np.argsort(values)
     reached = np.cumsum(shares[:, order], axis=1) >= rank / 100 - 1e-12
     return values[order][np.where(reached.any(axis=1), reached.argmax(axis=1), len(order) - 1)].astype(np.float64)
-
-
-def _evaluate_one(view: TraceView, mechanism: Mechanism, values: Values, cost: MechanismCost) -> tuple:
-    decisions = decide(mechanism, view, values)
-    paths = cost.paths(decisions.paths)
-    shares = np.bincount(decisions.path, minlength=len(decisions.paths)) / len(view)
-    right = score_answers(decisions.prediction, view.label) == 1
-    labelled = view.class_counts
-    enough = labelled >= FEWEST_LABELLED
-    hits = np.bincount(view.label[right], minlength=view.classes)
-    accuracy = right.sum() / labelled.sum() if labelled.sum() else np.nan
-    balanced = float((hits[enough] / labelled[enough]).mean()) if enough.any() else np.nan
-    energy = None if paths.energy_nj is None else float(shares @ paths.energy_nj)
-    tails = (float(_percentile(paths.response_ns, shares[None], rank)[0]) for rank in (95, 99))
-    return accuracy, balanced, energy, float(shares @ paths.response_ns), float(shares @ paths.macs), *tails
 
 
 def _seen(evaluation: Evaluation, index: int, metric: str, objective: str) -> dict[str, float]:

@@ -64,7 +64,7 @@ class Workload:
     def view(self, split: str = "test", exits: tuple[int, ...] | None = None) -> TraceView:
         """One split as mechanisms see it, restricted to the enabled exits. Raises BadInput when the split is empty."""
         if ("view", split) not in self.memo:
-            self.memo["view", split] = TraceView(self.trace, split)
+            self.memo["view", split] = TraceView(self.trace, split, sibling=self.view, features=self.features)
         view = self.memo["view", split]
         return view if exits is None else view.restricted(exits)
 

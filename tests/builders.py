@@ -8,7 +8,8 @@ import numpy as np
 import yaml
 
 from eesim.network import KINDS, Layer, Network, write_network
-from eesim.trace import ExitTrace, TraceHeader, write_trace
+from eesim.trace import ExitTrace, TraceHeader, TraceView, write_trace
+from eesim.trace.features import Features, write_features
 from eesim.workload import Workload, load_workload
 
 
@@ -53,7 +54,28 @@ def trace(
             stream[chunk] = number + (0 if part == "calibration" else 100)
             time[chunk] = np.cumsum(rng.integers(gap_ns // 2, 2 * gap_ns, chunk.size))
     header = TraceHeader("made-up", exits, [f"class{index}" for index in range(classes)], training_mode="joint", seed=seed)
-    return ExitTrace(header, np.arange(samples, dtype=np.int64), stream, time, split, label, logits)
+    other = np.random.default_rng([seed, 1])
+    difficulty = {name: other.random(samples).astype(np.float32) for name in ("edge", "variance", "gradient", "sobel_mean")}
+    return ExitTrace(header, np.arange(samples, dtype=np.int64), stream, time, split, label, logits, difficulty)
+
+
+def features(made: ExitTrace, size: int = 6) -> list[np.ndarray]:
+    """Features that tell as much as the logits do, mixed up: [N, size] for each exit."""
+    rng = np.random.default_rng(7)
+    return [(logits.astype(float) @ rng.normal(size=(made.classes, size))).astype(np.float16) for logits in made.logits]
+
+
+def view(split: str = "test", **options) -> TraceView:
+    """A view of a made-up trace with features beside it."""
+    made = trace(**options)
+    views: dict[str, TraceView] = {}
+
+    def sibling(name: str) -> TraceView:
+        if name not in views:
+            views[name] = TraceView(made, name, sibling=sibling, features=lambda part: [item[made.split == part] for item in features(made)])
+        return views[name]
+
+    return sibling(split)
 
 
 def profile_data(name: str = "made-up-device", **changes) -> dict:
@@ -88,6 +110,7 @@ def write_workload(folder: Path, made: ExitTrace | None = None, net: Network | N
     made = made or trace()
     folder.mkdir(parents=True, exist_ok=True)
     write_trace(made, folder / "trace.parquet")
+    write_features(Features(made.sample_id, features(made)), folder / "features.parquet")
     write_network(net or network(made.exits, classes=made.classes), folder / "network.yaml")
     head = {"schema_version": 1, "name": folder.name, "title": "made up", "network": "network.yaml", "onnx": None, "arrivals": arrivals}
     (folder / "workload.yaml").write_text(yaml.safe_dump(head))

@@ -14,7 +14,7 @@ from eesim.engine.chooser import obstacles, run
 from eesim.engine.scenario import Scenario
 from eesim.errors import BadInput
 from eesim.hardware import load_profile
-from eesim.mechanisms import STOP, Mechanism, Parameter, load_mechanism
+from eesim.mechanisms import STOP, Mechanism, Parameter, ThresholdMechanism, load_mechanism, mechanism_names
 from eesim.seeds import Seeds
 from eesim.simulation import Load, sample_order
 from eesim.trace import TraceView
@@ -44,7 +44,7 @@ class Scene(Mechanism):
     name, state = "scene-test", "stream"
     parameters = (Parameter("threshold", 0.3, 0.0, 1.0),)
 
-    def memory(self, view):
+    def memory(self, view, values):
         return 3
 
     @staticmethod
@@ -69,7 +69,7 @@ class EarlyAnswer(Mechanism):
     name, state = "early-answer-test", "global"
     parameters = (Parameter("threshold", 0.6, 0.0, 1.0),)
 
-    def memory(self, view):
+    def memory(self, view, values):
         return 1
 
     @staticmethod
@@ -106,7 +106,7 @@ class EarlyThenBack(Mechanism):
     name, state = "early-then-back-test", "global"
     parameters = (Parameter("threshold", 0.6, 0.0, 1.0),)
 
-    def memory(self, view):
+    def memory(self, view, values):
         return 1
 
     @staticmethod
@@ -144,7 +144,7 @@ class StuckLive(Stuck):
     name, live = "stuck-live-test", True
 
 
-RULES = [load_mechanism(name) for name in ("max-softmax", "patience", "static", "oracle", "first-exit", "constant")]
+RULES = [load_mechanism(name) for name in mechanism_names()]
 RULES += [QueueAware(), Scene(), EarlyAnswer(), Backwards(), EarlyThenBack()]
 PROFILE = None
 TRACES: dict[int, TraceView] = {}
@@ -154,8 +154,7 @@ def view_of(exits: int, streams: int) -> TraceView:
     """A small view; made once."""
     key = exits * 10 + streams
     if key not in TRACES:
-        made = builders.trace(samples=90, exits=exits, classes=3, seed=key, streams=streams, calibration=20, unlabelled=7)
-        TRACES[key] = TraceView(made)
+        TRACES[key] = builders.view(samples=130, exits=exits, classes=3, seed=key, streams=streams, calibration=60, unlabelled=7)
     return TRACES[key]
 
 
@@ -172,6 +171,18 @@ def profile(tmp_path_factory):
     return PROFILE
 
 
+def draw_values(draw, rule, view):
+    """One of the candidates of tuning, or numbers drawn for mechanisms made up here; now and then with the additions of threshold rules."""
+    if rule in RULES[-5:]:
+        numbers = st.sampled_from([0.0, 0.45, 0.6, 0.8, 1.0])
+        return rule.check({p.name: draw(st.integers(1, 3)) if p.integer else draw(numbers) for p in rule.parameters}, view)
+    values = {} if rule.bound or view.exits == 1 else dict(draw(st.sampled_from(rule.candidates(view.calibration, 8))))
+    if isinstance(rule, ThresholdMechanism) and draw(st.integers(0, 3)) == 0:
+        added = {"min_exit": st.integers(0, 4), "max_exit": st.integers(0, 4), "temperature": st.just("fitted"), "class_offset": st.just("fitted")}
+        values |= {name: draw(added[name]) for name in draw(st.lists(st.sampled_from(sorted(added)), unique=True))}
+    return rule.settle(values, view, lambda: view.calibration)
+
+
 @st.composite
 def scenarios(draw, device):
     exits = draw(st.integers(1, 5))
@@ -180,12 +191,7 @@ def scenarios(draw, device):
     if exits > 1 and draw(st.booleans()):
         kept = draw(st.lists(st.integers(0, exits - 2), unique=True, max_size=exits - 1))
         view = view.restricted((*sorted(kept), exits - 1))
-    values = (
-        {"answer": 1}
-        if rule.name == "constant"
-        else {p.name: (draw(st.integers(1, 3)) if p.integer else draw(st.sampled_from([0.0, 0.45, 0.6, 0.8, 1.0]))) for p in rule.parameters}
-    )
-    values = rule.check(values, view)
+    values = draw_values(draw, rule, view)
     macs = draw(st.lists(st.integers(0, 9000), min_size=exits, max_size=exits))
     priced = price_network(builders.network(exits, macs, 3), device)
     load = Load(order=draw(st.sampled_from(["recorded", "shuffled", "resampled"])), seed=draw(st.integers(0, 99)))
@@ -201,6 +207,7 @@ def scenarios(draw, device):
     process = parse_arrivals(text)
     rows, in_order = sample_order(view, load.order, requests, seeds, process)
     capacity = draw(st.sampled_from([-1, -1, 0, 1, 3]))
+    rule = rule.variant(values)
     return Scenario(
         view, rows, in_order, rule, values, MechanismCost(priced, view.recorded_exits, rule, view.classes), process, seeds,
         requests, servers, capacity, draw(st.booleans()), draw(st.sampled_from([-1, 5, 20])), draw(st.integers(0, requests - 1)),

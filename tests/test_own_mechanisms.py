@@ -14,7 +14,7 @@ import eesim
 from eesim.errors import BadInput
 
 TWO_LOOKS = """
-from eesim.mechanisms import STOP, Mechanism, Parameter
+from eesim.mechanisms import STOP, Charge, Mechanism, Parameter
 
 class TwoLooks(Mechanism):
     '''Stop when two exits in a row are sure.'''
@@ -81,7 +81,7 @@ def test_it_is_tuned_compared_and_swept(tmp_path, made_workload, made_profile):
 
 def test_looking_is_charged_unless_it_says_otherwise(tmp_path, made_workload, made_profile):
     plain = own(tmp_path, TWO_LOOKS.format(more=""))
-    free = own(tmp_path, TWO_LOOKS.format(more="def work(self, classes):\n        return [], []\n"), "free.py")
+    free = own(tmp_path, TWO_LOOKS.format(more="def charge(self, site):\n        return Charge()\n"), "free.py")
     costly, cheap = (eesim.simulate(made_workload, made_profile, rule, {"threshold": 0.6}) for rule in (plain, free))
     assert costly["decision_ops_mean"] > cheap["decision_ops_mean"] == 0 and costly["exit_fractions"] == cheap["exit_fractions"]
 

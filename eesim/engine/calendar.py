@@ -245,11 +245,11 @@ def calendar(scenario: Scenario) -> Timeline:
         calendar_kernel(_no_step, mode)(setup, arrivals, plan, asked, written, (nothing,) * 4)
         return Timeline(*written, scenario.decided)
     mechanism, view = scenario.mechanism, scenario.view
-    streams, memory = carried_state(mechanism, view)
+    streams, memory = carried_state(mechanism, view, scenario.values)
     scratches = np.zeros((scenario.servers, max(mechanism.scratch, 1)))
     asked = (
-        observations(mechanism, view), scenario.rows.astype(np.int64), streams, memory, scratches, mechanism.pack(scenario.values, view),
-        cost.segment_ns, cost.head_ns, cost.decision_ns,
+        observations(mechanism, view, scenario.values), scenario.rows.astype(np.int64), streams, memory, scratches,
+        mechanism.pack(scenario.values, view), cost.segment_ns, cost.head_ns, cost.decision_ns,
     )  # fmt: skip
     chosen = tuple(np.zeros(requests, np.int64) for _ in range(4))
     try:

@@ -42,8 +42,8 @@ class _Model:
         self.asked = hasattr(scenario.mechanism, "step")
         if self.asked:
             mechanism, view = scenario.mechanism, scenario.view
-            self.step, self.observed = step_of(mechanism), observations(mechanism, view)
-            self.streams, self.memory = carried_state(mechanism, view)
+            self.step, self.observed = step_of(mechanism), observations(mechanism, view, scenario.values)
+            self.streams, self.memory = carried_state(mechanism, view, scenario.values)
             self.parameters = mechanism.pack(scenario.values, view)
             self.visited, self.answered = np.zeros(scenario.requests, np.int64), np.zeros(scenario.requests, np.int64)
             self.exits, self.classes = np.full(scenario.requests, -1, np.int64), np.full(scenario.requests, -1, np.int64)

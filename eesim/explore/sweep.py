@@ -111,7 +111,7 @@ def part_rows(part: Part, figures: str) -> Iterator[dict[str, Any]]:
     prices = [cached_price(workload, device.profile, device.operating_point, device.data_type) for device in part.devices]
     scenarios = [compile_scenario(workload, view, price, part.mechanism, part.settings[0], load) for price in prices]
     times = None if scenarios[0].process.closed else scenarios[0].times()
-    if figures == "means" and (fast := mean_rows(part, scenarios, times)) is not None:
+    if (fast := mean_rows(part, scenarios, times, percentiles=figures == "all")) is not None:
         yield from fast
         return
     for values in part.settings:

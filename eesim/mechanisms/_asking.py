@@ -65,8 +65,8 @@ def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> De
     samples, exits = len(view), view.exits
     if exits > MOST_EXITS:
         raise BadInput(f"{exits} exits; at most {MOST_EXITS} can be decided")
-    observed = observations(mechanism, view)
-    streams, memory = carried_state(mechanism, view)
+    observed = observations(mechanism, view, values)
+    streams, memory = carried_state(mechanism, view, values)
     written = tuple(np.zeros(samples, np.int64) for _ in range(4))
     scratch, remembers = np.zeros(max(mechanism.scratch, 1)), mechanism.state in ("stream", "global")
     try:
@@ -97,9 +97,9 @@ def assemble(
     return Decisions(paths, path.ravel(), exit.astype(np.int16), prediction)
 
 
-def observations(mechanism: Mechanism, view: TraceView) -> np.ndarray:
+def observations(mechanism: Mechanism, view: TraceView, values: Values) -> np.ndarray:
     """What the mechanism observes, as contiguous float64 [N, E, D]."""
-    observed = np.asarray(mechanism.observe(view), np.float64)
+    observed = np.asarray(mechanism.observe(view, values), np.float64)
     if observed.shape[:2] != (len(view), view.exits) or observed.ndim not in (2, 3):
         raise BadInput(
             f"mechanism '{mechanism.name}': observe returned shape {observed.shape}, wanted ({len(view)}, {view.exits}) or with a third axis"
@@ -107,10 +107,10 @@ def observations(mechanism: Mechanism, view: TraceView) -> np.ndarray:
     return np.ascontiguousarray(observed.reshape(len(view), view.exits, -1))
 
 
-def carried_state(mechanism: Mechanism, view: TraceView) -> tuple[np.ndarray, np.ndarray]:
+def carried_state(mechanism: Mechanism, view: TraceView, values: Values) -> tuple[np.ndarray, np.ndarray]:
     """For each sample the row of its memory, and the zeroed memories [streams or 1, size]."""
     streams, count = view.streams if mechanism.state == "stream" else (np.zeros(len(view), np.int32), 1)
-    return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(mechanism.memory(view), 1)))
+    return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(mechanism.memory(view, values), 1)))
 
 
 def refuse_again(mechanism: Mechanism, visited: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from eesim.trace.view import TraceView
 
 def decide(mechanism: Mechanism, view: TraceView, values: Values) -> Decisions:
     """Decisions for every sample of the view in order: array code where the mechanism has it, else its compiled step."""
+    mechanism = mechanism.variant(values)
     decisions = mechanism.decide(view, values)
     if decisions is None:
         from eesim.mechanisms._asking import decide_in_order  # compiled code is loaded only where it is needed

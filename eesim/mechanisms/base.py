@@ -9,7 +9,7 @@ compile (plain Python is compiled for you):
     observed    float64 [E, D]: what `observe` returned for this sample; rows above `exit` are not known yet to a real
                 device, so an honest rule does not read them
     scratch     float64 [self.scratch]: zeroed at the start of every sample (state within a sample)
-    memory      float64 [self.memory(view)]: kept from sample to sample, one per stream (`state = "stream"`) or one for
+    memory      float64 [self.memory(view, values)]: kept from sample to sample, one per stream (`state = "stream"`) or one for
                 all (`state = "global"`); zeroed at the start of a run and of each lap of the trace
     parameters  float64: what `pack` made of the parameters (per-exit ones take E - 1 places)
     situation   float64 [3], only filled for `live` mechanisms: [QUEUE] requests waiting now, [SLACK_NS] time left to
@@ -23,18 +23,17 @@ already; only its head is paid); each head is evaluated at most once.
 After the last exit the answer is given whatever the step says: it is called there only
 for mechanisms with state across samples, so that they can write it, and what it returns is ignored.
 
-How mechanisms with more state sit in this protocol:
+How mechanisms with more than a score sit in this protocol:
 
-- **Temporal Patience** (arXiv 2403.07958): `state = "stream"`, `memory` holds the scene's reference vectors [E * K], its
-  exit e, its label Y and whether a scene is open; `observe` returns the softmax vectors [N, E, K]. Before the first head
-  it returns e (or 0 when a scene opens: then every head in turn). After head e it compares with the reference: STOP, or
-  the next unevaluated head, so that all references are renewed; `answer[0]` carries a label that is not the exit's own.
-- **DART** (arXiv 2603.12269): `observe` returns confidence and the sample's difficulty side by side [N, E, 2]; `work`
-  charges the difficulty estimator once per sample. Adaptive coefficients, class windows and bandit counters are
-  `state = "global"` memory, updated in `step` at STOP.
-- **a queue-aware threshold**: `live = True`; `step` lowers its bar by `situation[QUEUE]` or by `situation[SLACK_NS]`.
-  Such a rule is asked in simulated time, stage by stage, by the calendar engine and the SimPy oracle.
-- **Apparate** (arXiv 2312.05385): sets `answer[1]` at the ramp whose answer leaves and keeps returning the next head.
+- **state across samples** (`difference_detection.py`): `state = "stream"`; `memory` holds references, `answer[0]` carries
+  a label that is not the exit's own.
+- **a kind of state that a parameter switches on** (`dart.py`): `variant(values)` returns the mechanism that really decides.
+- **rules that read the queue** (`queue_aware.py`): `live = True`; `step` looks at `situation[QUEUE]` or `[SLACK_NS]`.
+  They are asked in simulated time, stage by stage, by the calendar engine and the SimPy oracle.
+- **a response before the end of computing** (`apparate.py`): sets `answer[1]` at the exit whose answer leaves and keeps
+  returning the next head.
+- **learned rules** (`jei_dnn.py`): whatever is fitted is fitted on `view.calibration`, through `eesim.mechanisms._fitting`,
+  and reaches `step` in what `observe` returns. The calibration split itself is judged out of fold.
 
 State across samples is read and written in the order in which service starts. Live mechanisms keep state within a sample
 only: with several servers, samples overlap in time, and there is no one order to write in.
@@ -49,7 +48,7 @@ from typing import Any
 
 import numpy as np
 
-from eesim.errors import BadInput, choose
+from eesim.errors import BadInput, choose, unknown
 from eesim.trace.view import TraceView
 
 STOP = -1
@@ -69,6 +68,11 @@ class Parameter:
     integer: bool = False
     per_exit: bool = False
     never: float | None = None
+    per_class: bool = False
+    choices: tuple[str, ...] = ()
+    """Words that are legal; where there are any and the range is endless, nothing else is."""
+    optional: bool = False
+    """Left out of the values unless it is given; `default` then counts."""
 
     def limit(self, classes: int) -> float:
         """The largest legal value for `classes` classes."""
@@ -76,11 +80,17 @@ class Parameter:
 
     def check(self, value: Any, classes: int) -> float | str:
         """`value` as a number in range, or the word 'never' where that is legal. Raises BadInput otherwise."""
-        if isinstance(value, str) and value.strip().lower() == "never" and self.never is not None:
+        word = value.strip().lower() if isinstance(value, str) else None
+        if word == "never" and self.never is not None:
             return "never"
+        if word in self.choices:
+            return word
+        if self.choices and np.isinf([self.low, self.limit(classes)]).all():
+            raise unknown(self.name, str(value)[:40], self.choices, field=self.name)
         high = self.limit(classes)
         span = f"{self.low:g} to {high:.6g}" if np.isfinite(high) else f"at least {self.low:g}"
-        legal = f"{'a whole number, ' if self.integer else ''}{span}" + (", or 'never'" if self.never is not None else "")
+        words = (["never"] if self.never is not None else []) + list(self.choices)
+        legal = f"{'a whole number, ' if self.integer else ''}{span}" + "".join(f", or '{word}'" for word in words)
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
@@ -100,6 +110,33 @@ class Work:
     macs: int = 0
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where a mechanism works, as far as its own work depends on it.
+
+    input_shape: of the network's input, with the batch of 1; feature_elements: what pooling reads at each enabled exit;
+    features: how many pooled features that gives (channels).
+    """
+
+    classes: int
+    exits: int
+    input_shape: tuple[int, ...] = (1, 1)
+    feature_elements: tuple[int, ...] = ()
+    features: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A mechanism's own work: after each evaluated head but the last (one tuple for all of them, or one for each), and once per sample."""
+
+    decision: tuple[Work, ...] | tuple[tuple[Work, ...], ...] = ()
+    sample: tuple[Work, ...] = ()
+
+    def at(self, exit: int) -> tuple[Work, ...]:
+        """Work of the decision after the head of one enabled exit."""
+        return self.decision[exit] if self.decision and isinstance(self.decision[0], tuple) else self.decision
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """One way through the network. Bit e of `visited` = head e was evaluated; `answered` = those evaluated when the answer left."""
@@ -117,13 +154,15 @@ class Path:
 class Decisions:
     """What a mechanism decides for N samples in order: path index [N] into `paths`, answering exit int16 [N], class int32 [N].
 
-    Exits are counted among the enabled ones; -1 = no head was evaluated.
+    Exits are counted among the enabled ones; -1 = no head was evaluated. confidence float64 [N]: how probable the mechanism
+    holds its answer; None: as probable as the answering exit's softmax says.
     """
 
     paths: tuple[Path, ...]
     path: np.ndarray
     exit: np.ndarray
     prediction: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 Values = dict[str, Any]
@@ -147,27 +186,45 @@ class Mechanism:
     bound = False
     """True: a bound or baseline that no device can run, or that needs no mechanism; every table holds them."""
 
+    replaces_heads = False
+    """True: all exits but the last answer through the mechanism's own modules, whose work `charge` gives; recorded heads are not run."""
+
     step: Callable[..., int]
 
-    def observe(self, view: TraceView) -> np.ndarray:
+    def observe(self, view: TraceView, values: Values) -> np.ndarray:
         """What `step` sees: float64 [N, E] or [N, E, D]."""
         return view.confidence
 
-    def memory(self, view: TraceView) -> int:
-        """How many numbers are kept from sample to sample."""
+    def memory(self, view: TraceView, values: Values) -> int:
+        """How many numbers are kept from sample to sample, for each stream where the state is per stream."""
         return 0
 
-    def work(self, classes: int) -> tuple[list[Work], list[Work]]:
+    def charge(self, site: Site) -> Charge:
         """Own work per decision, and per sample. Where a rule asks: by default a softmax and one comparison, which `observe` needs."""
-        return ([Work("softmax", classes, 4 * classes + 1)] if self.asks else []), []
+        return Charge((Work("softmax", site.classes, 4 * site.classes + 1),) if self.asks else ())
+
+    def variant(self, values: Values) -> Mechanism:
+        """The mechanism that decides with these values: itself, unless a value changes the kind of state or what is paid."""
+        return self
+
+    def group(self, values: Values) -> tuple:
+        """What `observe` depends on: settings that agree in it are replayed together. By default all values that are not numbers."""
+        return tuple((name, value) for name, value in sorted(values.items()) if isinstance(value, str))
 
     def defaults(self, calibration: Callable[[], TraceView]) -> Values:
         """Values of parameters that were not given. `calibration()` is the calibration split; asking may raise BadInput."""
-        return {parameter.name: parameter.default for parameter in self.parameters if parameter.default is not None}
+        return {parameter.name: parameter.default for parameter in self.parameters if parameter.default is not None and not parameter.optional}
 
-    def candidates(self, view: TraceView, count: int) -> list[Values]:
-        """About `count` settings worth trying when tuning on the calibration view: by default an even grid over the ranges that are finite."""
-        spans = {parameter.name: (parameter.low, parameter.limit(view.classes), parameter.integer) for parameter in self.parameters}
+    def candidates(self, view: TraceView, count: int, given: Values | None = None) -> list[Values]:
+        """About `count` settings worth trying when tuning on the calibration view, without what is `given`.
+
+        By default an even grid over the ranges that are finite.
+        """
+        spans = {
+            parameter.name: (parameter.low, parameter.limit(view.classes), parameter.integer)
+            for parameter in self.parameters
+            if parameter.name not in (given or {}) and not parameter.optional and not parameter.choices
+        }
         spans = {name: span for name, span in spans.items() if np.isfinite(span[:2]).all()}
         each = max(int(count ** (1 / max(len(spans), 1))), 2)
         axes = [np.unique(np.linspace(low, high, each).round(0 if integer else 6)).tolist() for low, high, integer in spans.values()]
@@ -175,26 +232,31 @@ class Mechanism:
 
     def settle(self, given: Mapping[str, Any], view: TraceView, calibration: Callable[[], TraceView] | None = None) -> Values:
         """Given parameters checked, the rest from the defaults. Raises BadInput for one that has neither."""
+        needed = [parameter for parameter in self.parameters if not parameter.optional]
         checked = self.check(given, view)
-        if len(checked) < len(self.parameters):
+        if any(parameter.name not in checked for parameter in needed):
             checked = self.check({**self.defaults(calibration or (lambda: view)), **given}, view)
-        for parameter in self.parameters:
+        for parameter in needed:
             if parameter.name not in checked:
                 raise BadInput(f"mechanism '{self.name}' needs a value for '{parameter.name}'", field="set")
         return checked
 
     def pack(self, values: Values, view: TraceView) -> np.ndarray:
-        """Checked values as the float64 array that `step` reads, in the order of `parameters`."""
+        """Checked values as the float64 array that `step` reads, in the order of `parameters`; words as their place among the choices."""
         packed: list[float] = []
         for parameter in self.parameters:
-            value = values[parameter.name]
+            value = self.value(values, parameter.name)
             if parameter.per_exit:
                 spread = value if isinstance(value, tuple) else (value,) * (view.trace.exits - 1)
                 chosen = [spread[exit] for exit in view.recorded_exits[:-1]]
             else:
                 chosen = [value]
-            packed += [parameter.never if item == "never" else float(item) for item in chosen]
+            packed += [_number(parameter, item) for item in chosen]
         return np.array(packed, np.float64)
+
+    def value(self, values: Values, name: str) -> Any:
+        """The value of a parameter, its default where it was not given."""
+        return values[name] if name in values else next(parameter.default for parameter in self.parameters if parameter.name == name)
 
     def decide(self, view: TraceView, values: Values) -> Decisions | None:
         """Decide every sample of the view at once, in array code; None (the default): ask `step` one sample after the other."""
@@ -220,11 +282,11 @@ class Mechanism:
             if isinstance(value, np.ndarray) and value.ndim == 0:
                 value = value.item()
             if isinstance(value, (list, tuple, np.ndarray)):
-                wanted = view.trace.exits - 1
-                if not parameter.per_exit:
+                wanted, each = (view.classes, "class") if parameter.per_class else (view.trace.exits - 1, "recorded exit but the last")
+                if not (parameter.per_exit or parameter.per_class):
                     raise BadInput(f"{name} takes one value, got {len(value)}", field=name)
                 if len(value) != wanted:
-                    raise BadInput(f"{name} takes one value, or {wanted} (one for each recorded exit but the last), got {len(value)}", field=name)
+                    raise BadInput(f"{name} takes one value, or {wanted} (one for each {each}), got {len(value)}", field=name)
                 values[name] = tuple(parameter.check(item, view.classes) for item in value)
             else:
                 values[name] = parameter.check(value, view.classes)
@@ -234,9 +296,15 @@ class Mechanism:
         return f"<mechanism {self.name}>"
 
 
-def paths_by_exit(exits: int, *, every_head: bool) -> tuple[Path, ...]:
-    """Path e stops at exit e, having evaluated every head on the way or only the last one."""
-    return tuple(Path((2 << exit) - 1 if every_head else 1 << exit) for exit in range(exits))
+def _number(parameter: Parameter, item: Any) -> float:
+    if isinstance(item, str):
+        return parameter.never if item == "never" else float(parameter.choices.index(item))
+    return float(item)
+
+
+def paths_by_exit(exits: int, *, every_head: bool, first: int = 0) -> tuple[Path, ...]:
+    """Path e stops at exit e, having evaluated every head from `first` on or only the last one."""
+    return tuple(Path(((2 << exit) - (1 << min(first, exit))) if every_head else 1 << exit) for exit in range(exits))
 
 
 def exits_to_decisions(exits: np.ndarray, view: TraceView, *, every_head: bool) -> Decisions:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from eesim.mechanisms._threshold import ThresholdMechanism
-from eesim.mechanisms.base import Parameter, Work
+from eesim.mechanisms.base import Charge, Parameter, Site, Values, Work
 from eesim.trace.view import TraceView
 
 
@@ -20,7 +20,7 @@ class Entropy(ThresholdMechanism):
         Parameter("threshold", 0.3, 0.0, math.log, "entropy in nats below which to stop; one value or one per exit", per_exit=True, never=np.inf),
     )
 
-    def score(self, view: TraceView) -> np.ndarray:
+    def score(self, view: TraceView, values: Values) -> np.ndarray:
         """-H, float64 [N, E]."""
         return -view.entropy
 
@@ -32,6 +32,6 @@ class Entropy(ThresholdMechanism):
         """T = H."""
         return -scores
 
-    def work(self, classes: int) -> tuple[list[Work], list[Work]]:
+    def charge(self, site: Site) -> Charge:
         """Softmax; K logarithms, products and additions; one comparison."""
-        return [Work("softmax", classes, 4 * classes), Work("softmax", classes, 3 * classes + 1)], []
+        return Charge((Work("softmax", site.classes, 4 * site.classes), Work("softmax", site.classes, 3 * site.classes + 1)))

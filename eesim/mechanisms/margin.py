@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eesim.mechanisms._threshold import ThresholdMechanism
-from eesim.mechanisms.base import Parameter, Work
+from eesim.mechanisms.base import Charge, Parameter, Site, Values, Work
 from eesim.trace.view import TraceView
 
 
@@ -18,10 +18,10 @@ class Margin(ThresholdMechanism):
         Parameter("threshold", 0.8, 0.0, 1.0, "smallest sufficient margin p1 - p2; one value or one per exit", per_exit=True, never=np.inf),
     )
 
-    def score(self, view: TraceView) -> np.ndarray:
+    def score(self, view: TraceView, values: Values) -> np.ndarray:
         """p1 - p2, float64 [N, E]."""
         return view.margin
 
-    def work(self, classes: int) -> tuple[list[Work], list[Work]]:
+    def charge(self, site: Site) -> Charge:
         """Softmax, a second pass for the runner-up, one subtraction and one comparison."""
-        return [Work("softmax", classes, 4 * classes), Work("elementwise", classes, classes + 2)], []
+        return Charge((Work("softmax", site.classes, 4 * site.classes), Work("elementwise", site.classes, site.classes + 2)))

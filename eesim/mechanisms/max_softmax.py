@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eesim.mechanisms._threshold import ThresholdMechanism
-from eesim.mechanisms.base import Parameter
+from eesim.mechanisms.base import Parameter, Values
 from eesim.trace.view import TraceView
 
 
@@ -18,6 +18,6 @@ class MaxSoftmax(ThresholdMechanism):
         Parameter("threshold", 0.9, 0.0, 1.0, "smallest sufficient max-softmax p1; one value or one per exit", per_exit=True, never=np.inf),
     )
 
-    def score(self, view: TraceView) -> np.ndarray:
+    def score(self, view: TraceView, values: Values) -> np.ndarray:
         """p1, float64 [N, E]."""
         return view.confidence

@@ -16,7 +16,7 @@ class Oracle(Mechanism):
     asks = False
     bound = True
 
-    def observe(self, view: TraceView) -> np.ndarray:
+    def observe(self, view: TraceView, values: Values) -> np.ndarray:
         """Whether each exit is right: the one rule that reads what no device knows."""
         return view.correct
 

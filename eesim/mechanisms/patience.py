@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eesim.mechanisms._threshold import ThresholdMechanism
-from eesim.mechanisms.base import STOP, Parameter, Work
+from eesim.mechanisms.base import Charge, Parameter, Site, Values, Work
 from eesim.trace.view import TraceView
 
 
@@ -19,10 +19,9 @@ class Patience(ThresholdMechanism):
     name = "patience"
     source = "PABEE (arXiv 2006.04152), section 3"
     state = "within"
-    scratch = 2
     parameters = (Parameter("patience", 2, 1, help="agreements in a row that suffice", integer=True, never=np.inf),)
 
-    def score(self, view: TraceView) -> np.ndarray:
+    def score(self, view: TraceView, values: Values) -> np.ndarray:
         """The counter after each exit, float64 [N, E]: the rule is a threshold on it."""
         counter = np.zeros((len(view), view.exits))
         for exit in range(1, view.exits):
@@ -30,24 +29,10 @@ class Patience(ThresholdMechanism):
             counter[:, exit] = np.where(agrees, counter[:, exit - 1] + 1, 0)
         return counter
 
-    def observe(self, view: TraceView) -> np.ndarray:
-        """The answers of the exits."""
-        return view.answers
-
-    @staticmethod
-    def step(exit, observed, scratch, memory, parameters, situation, answer):
-        """See `eesim.mechanisms.base`. scratch: [counter, previous answer]."""
-        if exit >= 0:
-            scratch[0] = scratch[0] + 1 if exit > 0 and observed[exit, 0] == scratch[1] else 0
-            scratch[1] = observed[exit, 0]
-            if scratch[0] >= parameters[0]:
-                return STOP
-        return exit + 1
-
-    def thresholds(self, view: TraceView, count: int) -> np.ndarray:
+    def thresholds(self, view: TraceView, count: int, given: Values) -> np.ndarray:
         """Every patience that can make a difference."""
         return np.arange(1, max(view.exits - 1, 1))
 
-    def work(self, classes: int) -> tuple[list[Work], list[Work]]:
+    def charge(self, site: Site) -> Charge:
         """The class with the largest logit, one comparison with the answer before, one with the patience."""
-        return [Work("elementwise", classes, classes + 2)], []
+        return Charge((Work("elementwise", site.classes, site.classes + 2),))

@@ -5,18 +5,31 @@ Scores are float64 from the stored logits; entropy is in nats. Exits are counted
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from eesim.errors import BadInput
 from eesim.trace.trace import SPLITS, ExitTrace
 
+KEPT_DERIVED = 64
+"""How many derived things a view remembers; the oldest goes first."""
+
 
 class TraceView:
     """N samples of one split in recorded order, E enabled exits, K classes. Arrays are shared: do not write to them."""
 
-    def __init__(self, trace: ExitTrace, split: str = "test"):
+    def __init__(
+        self,
+        trace: ExitTrace,
+        split: str = "test",
+        *,
+        sibling: Callable[[str], TraceView] | None = None,
+        features: Callable[[str], list[np.ndarray]] | None = None,
+    ):
+        """sibling, features: how to get at the whole view of a split, and at its recorded features [N, D_e] of every recorded exit."""
         if split not in SPLITS:
             raise BadInput(f"split '{split}' is neither 'calibration' nor 'test'")
         rows = np.flatnonzero(trace.split == split)
@@ -31,8 +44,12 @@ class TraceView:
         self.logits = trace.logits if whole else trace.logits[:, rows]
         self.difficulty = {name: take(values) for name, values in trace.difficulty.items()}
         self.recorded_exits = tuple(range(trace.exits))
+        self.temperatures: tuple[float, ...] | None = None
+        self._sibling, self._feature_source, self._others = sibling or self._other_split, features, {split: self}
         self._parent: TraceView | None = None
-        self._restricted: dict[tuple[int, ...], TraceView] = {}
+        self._whole: tuple[TraceView, np.ndarray] | None = None
+        self._variants: dict[Hashable, TraceView] = {}
+        self._derived: dict[Hashable, Any] = {}
 
     @classmethod
     def of_arrays(cls, logits: np.ndarray, labels: np.ndarray, **columns: np.ndarray) -> TraceView:
@@ -45,20 +62,42 @@ class TraceView:
         """The same samples as seen with only some recorded exits enabled; scores already computed are reused."""
         if exits == self.recorded_exits:
             return self
-        if exits not in self._restricted:
-            view = object.__new__(TraceView)
-            view.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _PER_EXIT})
-            places = [self.recorded_exits.index(exit) for exit in exits]
-            view.logits, view.recorded_exits, view._parent, view._restricted = self.logits[places], exits, self, {}
-            view._places = places
-            self._restricted[exits] = view
-        return self._restricted[exits]
+        if exits not in self._variants:
+            view = self._variant()
+            view._places = [self.recorded_exits.index(exit) for exit in exits]
+            view.logits, view.recorded_exits, view._parent = self.logits[view._places], exits, self
+            if self._whole is not None:
+                view._whole = (self._whole[0].restricted(exits), self._whole[1])
+            if self.temperatures is not None:
+                view.temperatures = tuple(self.temperatures[place] for place in view._places)
+            self._variants[exits] = view
+        return self._variants[exits]
+
+    def tempered(self, temperatures: tuple[float, ...]) -> TraceView:
+        """The same samples with the logits of each enabled exit divided by its temperature."""
+        if ("tempered", temperatures) not in self._variants:
+            view = self._variant()
+            view.logits = self.logits.astype(np.float64) / np.asarray(temperatures)[:, None, None]
+            view.recorded_exits, view._parent, view.temperatures = self.recorded_exits, None, temperatures
+            view.__dict__["answers"] = self.answers
+            if self._whole is not None:
+                view._whole = (self._whole[0].tempered(temperatures), self._whole[1])
+            self._variants["tempered", temperatures] = view
+        return self._variants["tempered", temperatures]
+
+    def _variant(self) -> TraceView:
+        view = object.__new__(TraceView)
+        view.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _PER_EXIT})
+        view._variants, view._derived = {}, {}
+        return view
 
     def taken(self, rows: np.ndarray) -> TraceView:
         """The samples at `rows`, in that order; the stream id travels with its row. Scores already computed are reused."""
         view = object.__new__(TraceView)
-        view.trace, view.split, view.recorded_exits = self.trace, self.split, self.recorded_exits
-        view._parent, view._restricted, view.logits = None, {}, self.logits[:, rows]
+        for name in ("trace", "split", "recorded_exits", "temperatures", "_sibling", "_feature_source"):
+            setattr(view, name, getattr(self, name))
+        view._parent, view._variants, view._derived, view.logits = None, {}, {}, self.logits[:, rows]
+        view._whole = (self, np.asarray(rows)) if self._whole is None else (self._whole[0], self._whole[1][rows])
         view.difficulty = {name: values[rows] for name, values in self.difficulty.items()}
         for name in ("sample_id", "time_ns", "label", "stream_id"):
             setattr(view, name, getattr(self, name)[rows])
@@ -66,6 +105,42 @@ class TraceView:
             if name in self.__dict__:
                 view.__dict__[name] = np.ascontiguousarray(self.__dict__[name][rows])
         return view
+
+    def derived(self, key: Hashable, make: Callable[[TraceView], Any]) -> Any:
+        """`make(view)`, an array or a tuple of arrays with one row for each sample, made once for all samples in recorded order."""
+        whole, rows = (self, None) if self._whole is None else self._whole
+        if key not in whole._derived:
+            while len(whole._derived) >= KEPT_DERIVED:
+                del whole._derived[next(iter(whole._derived))]
+            whole._derived[key] = make(whole)
+        found = whole._derived[key]
+        if rows is None:
+            return found
+        return tuple(part[rows] for part in found) if isinstance(found, tuple) else found[rows]
+
+    @property
+    def calibration(self) -> TraceView:
+        """The whole calibration split, seen as this view is (exits, temperatures). Raises BadInput when there is none."""
+        view = self._sibling("calibration").restricted(self.recorded_exits)
+        return view if self.temperatures is None else view.tempered(self.temperatures)
+
+    def _other_split(self, split: str) -> TraceView:
+        if split not in self._others:
+            self._others[split] = TraceView(self.trace, split)
+        return self._others[split]
+
+    @property
+    def features(self) -> list[np.ndarray]:
+        """Pooled features of each enabled exit, float16 [N, D_e]. Raises BadInput where none were recorded."""
+        if self._feature_source is None:
+            raise BadInput("this trace has no features beside it; record them with eesim trace record --features")
+        parts = [part for exit, part in enumerate(self._feature_source(self.split)) if exit in self.recorded_exits]
+        return parts if self._whole is None else [part[self._whole[1]] for part in parts]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Where each sample stands in the whole split, int64 [N]."""
+        return np.arange(len(self)) if self._whole is None else self._whole[1]
 
     def __len__(self) -> int:
         return self.logits.shape[1]
@@ -154,7 +229,7 @@ class TraceView:
 
 
 _SCORES = ("probabilities", "confidence", "margin", "entropy", "answers", "correct")
-_PER_EXIT = {"logits", "recorded_exits", "_parent", "_restricted", "_places", *_SCORES}
+_PER_EXIT = {"logits", "recorded_exits", "_parent", "_variants", "_derived", "_places", *_SCORES}
 
 
 def score_answers(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""Fitting what a learned mechanism needs: on the calibration split only, once, and kept on disk by content.
+
+The calibration split itself is judged out of fold, so that tuning on it does not reward a model for what it has memorised:
+each fold (whole streams where there are enough, else runs of neighbouring samples) is judged by a model fitted on the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eesim.errors import BadInput
+from eesim.files import whole
+from eesim.jit import fingerprint
+from eesim.trace.view import TraceView
+
+FOLDS = 3
+Model = dict[str, np.ndarray]
+_remembered: dict[str, Model] = {}
+
+
+def judged(
+    view: TraceView, key: tuple, fit: Callable[[TraceView], Model], apply: Callable[[Model, TraceView], Any], *, features: bool = False
+) -> Any:
+    """What `apply(model, samples)` says of each sample of a whole split, as an array or a tuple of arrays with one row a sample.
+
+    fit : makes the model from calibration samples; a pure function of the view and of `key`, which names it and its settings.
+    features : whether `fit` reads `view.features`.
+
+    Call it inside `view.derived`. Raises BadInput when there is no calibration split, or no label in it.
+    """
+    if view.split != "calibration":
+        return apply(fitted(view.calibration, key, fit, features=features), view)
+    parts = []
+    for fold in folds(view):
+        rest = np.setdiff1d(np.arange(len(view)), fold)
+        parts.append((fold, apply(fitted(view.taken(rest), key, fit, features=features), view.taken(fold))))
+    order = np.argsort(np.concatenate([fold for fold, _ in parts]), kind="stable")
+    if isinstance(parts[0][1], tuple):
+        return tuple(np.concatenate(columns)[order] for columns in zip(*(said for _, said in parts), strict=True))
+    return np.concatenate([said for _, said in parts])[order]
+
+
+def folds(view: TraceView) -> list[np.ndarray]:
+    """Rows of each fold: streams dealt out by size, the largest first, or runs of equal length where there are too few."""
+    codes, count = view.streams
+    if count < FOLDS:
+        return np.array_split(np.arange(len(view)), FOLDS)
+    sizes, load, home = np.bincount(codes, minlength=count), [0] * FOLDS, np.zeros(count, np.int64)
+    for stream in np.argsort(-sizes, kind="stable"):
+        home[stream] = fold = int(np.argmin(load))
+        load[fold] += int(sizes[stream])
+    return [np.flatnonzero(home[codes] == fold) for fold in range(FOLDS)]
+
+
+def fitted(view: TraceView, key: tuple, fit: Callable[[TraceView], Model], *, features: bool = False) -> Model:
+    """`fit(view)`, from memory or from disk where the same content was fitted with the same code before."""
+    if not (view.label >= 0).any():
+        raise BadInput(f"the calibration split has no labels to fit '{key[0]}' to")
+    name = _content(view, key, fit, features)
+    if name not in _remembered:
+        path = None if (folder := cache_folder()) is None else folder / f"{name}.npz"
+        _remembered[name] = _read(path) or _keep(fit(view), path)
+    return _remembered[name]
+
+
+def cache_folder() -> Path | None:
+    """Where fitted models are kept: EESIM_CACHE, else the user's cache folder; None where EESIM_CACHE is empty."""
+    given = os.environ.get("EESIM_CACHE")
+    if given is not None:
+        return Path(given) if given else None
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "eesim" / "fitted"
+
+
+def _content(view: TraceView, key: tuple, fit: Callable, features: bool) -> str:
+    rows = hashlib.sha256(np.ascontiguousarray(view.rows, np.int64).tobytes()).hexdigest()
+    parts = [view.trace.content_hash, view.split, rows, view.recorded_exits, view.temperatures, key, fingerprint(fit)]
+    if features:
+        parts.append([hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in view.features])
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _read(path: Path | None) -> Model | None:
+    """A model from disk, None where there is none or where it cannot be read."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    except Exception as error:  # zipfile raises its own kind for a torn file
+        if type(error).__name__ != "BadZipFile":
+            raise
+        return None
+
+
+def _keep(model: Model, path: Path | None) -> Model:
+    """Write a model where that is possible; a folder that cannot be written to only costs the time of fitting again."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as unfinished, open(unfinished, "wb") as file:
+                np.savez(file, **model)
+        except (OSError, BadInput):
+            pass
+    return model
