@@ -83,10 +83,9 @@ class ThresholdMechanism(Mechanism):
         score, answers, confidence = (part(asked, values) for part in (self.score, self.answers, self.confidence))
         score = np.array(score, np.float64)
         offset = self.value(values, "class_offset")
-        if offset == "fitted":
-            offset = fitted_offsets(self, asked.calibration, values)
         if offset != "off":
-            score[:, :-1] -= np.broadcast_to(offset, view.classes)[answers[:, :-1]]
+            added = fitted_offsets(self, asked.calibration, values) if offset == "fitted" else np.broadcast_to(offset, view.classes)
+            score[:, :-1] -= added[answers[:, :-1]]
         if (latest := self.value(values, "max_exit")) != "never":
             place = int(np.searchsorted(asked.recorded_exits, latest, side="right")) - 1
             score[:, max(place, 0)] = np.inf
