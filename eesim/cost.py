@@ -17,10 +17,11 @@ import numpy as np
 from eesim.errors import BadInput, unknown
 from eesim.hardware.models import LayerCost
 from eesim.hardware.profile import Profile
-from eesim.mechanisms.base import Charge, Mechanism, Path, Site, Work
+from eesim.mechanisms.base import Charge, Mechanism, Path, Site, Values, Work
 from eesim.network.layer import Layer, work
 from eesim.network.memory import footprint
 from eesim.network.network import Network
+from eesim.trace.view import TraceView
 from eesim.units import round_half_even
 
 QUANTISED = ("int8", "uint8")
@@ -42,6 +43,7 @@ class NetworkCost:
     warnings: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list, repr=False)
     """Warnings about the work of mechanisms, found when it is priced."""
+    _needs: dict = field(default_factory=dict, repr=False)
 
     def decision(self, pieces: Sequence[Work], *, asks: bool) -> tuple[int, int | None]:
         """Whole ns and nJ of one decision: the device's own cost where it `asks`, and the mechanism's work."""
@@ -55,15 +57,30 @@ class NetworkCost:
             nj = None if nj is None or cost.nj is None else nj + cost.nj
         return round_half_even(ns), None if nj is None else round_half_even(nj)
 
-    def memory(self, exits: Sequence[int] | None = None) -> dict:
-        """Flash and RAM in KiB for the enabled exits, whether they fit, and what is largest; None where it is not known."""
-        need = footprint(self.network, self.data_type, exits)
-        has = self.profile.memory
+    def memory(self, exits: Sequence[int] | None = None, state_bytes: int = 0) -> dict:
+        """Flash and RAM in KiB for the enabled exits, whether they fit, and what is largest; None where it is not known.
+
+        state_bytes : what a mechanism keeps from sample to sample, which lies in RAM beside the activations.
+        """
+        key = None if exits is None else tuple(exits)
+        if key not in self._needs:
+            self._needs[key] = footprint(self.network, self.data_type, exits)
+        need, has = self._needs[key], self.profile.memory
         flash = (need.weights_bytes / 1024) + (has.code_kib or 0)
-        sram = need.peak_activation_bytes / 1024
+        sram = (need.peak_activation_bytes + state_bytes) / 1024
         known = [(flash, has.flash_kib), (sram, has.sram_kib)]
         fits = all(needed <= there for needed, there in known if there is not None) if any(there is not None for _, there in known) else None
-        return {"flash_kib": flash, "sram_kib": sram, "fits": fits, "largest": f"activations peak at layer '{need.peak_layer}'"}
+        largest = f"activations peak at layer '{need.peak_layer}'"
+        return {"flash_kib": flash, "sram_kib": sram, "state_kib": state_bytes / 1024, "fits": fits, "largest": largest}
+
+
+STATE_ITEM_BYTES = 4
+"""A mechanism's memory is counted as float32 on the device."""
+
+
+def state_bytes(mechanism: Mechanism, view: TraceView, values: Values) -> int:
+    """RAM that a mechanism keeps from sample to sample on one device, which serves one stream."""
+    return STATE_ITEM_BYTES * mechanism.memory(view, values) if mechanism.state in ("stream", "global") else 0
 
 
 def price_network(network: Network, profile: Profile, operating_point: str | None = None, data_type: str | None = None) -> NetworkCost:

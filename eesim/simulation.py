@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eesim.arrivals import Process, parse_arrivals
-from eesim.cost import MechanismCost, NetworkCost, price_network
+from eesim.cost import MechanismCost, NetworkCost, price_network, state_bytes
 from eesim.engine.chooser import run
 from eesim.engine.outcome import Outcome
 from eesim.engine.scenario import NO_DEADLINE, UNLIMITED, Scenario
@@ -233,6 +233,7 @@ def setting(
         "deadline_ms": None if scenario.deadline_ns < 0 else scenario.deadline_ns / 1e6,
         "energy_scope": {"rail": profile.energy_scope.rail, "idle": profile.energy_scope.idle},
         "trust": profile.worst_source,
+        "memory": priced.memory(scenario.view.recorded_exits, state_bytes(scenario.mechanism, scenario.view, values)),
         "seed": load.seed,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -125,7 +125,15 @@ def tune_priced(
         values = mechanism.settle(parameters, view)
         return Tuned(mechanism, values, drop, objective, metric, _seen(evaluate(view, mechanism, [values], cost), 0, metric, objective))
     given = mechanism.check(parameters, view)
+    if mechanism.answers_early and objective != "latency":
+        latency = tune_priced(
+            workload, priced, mechanism, accuracy_drop=drop, objective="latency", metric=metric, per_exit=per_exit, exits=exits, parameters=parameters
+        )
+        return replace(latency, warnings=(*latency.warnings, f"'{mechanism.name}' saves latency only, so it was tuned for that"))
     settings, evaluation = search(view, mechanism, cost, least=least, objective=objective, metric=metric, per_exit=per_exit, given=given)
+    if mechanism.live and len(settings) == 1:
+        why = f"'{mechanism.name}' has nothing to tune: it decides by time, which tuning does not see"
+        return Tuned(mechanism, settings[0], drop, objective, metric, _seen(evaluation, 0, metric, objective), (why,))
     best = cheapest(evaluation, least=least, objective=objective, metric=metric)
     if best is None or evaluation.cost[objective][best] >= reference.cost[objective][0]:
         limits = f"within {drop:.3g} of static {metric.replace('_', ' ')} and cheaper in {objective}"

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "eesim"
 FLOORS = [
     {"errors"},
-    {"units", "jit", "bundled", "schema", "seeds", "files"},
+    {"units", "jit", "bundled", "schema", "seeds", "files", "measures"},
     {"network", "hardware", "trace", "arrivals"},
     {"workload", "mechanisms", "recorder"},
     {"cost"},

@@ -41,28 +41,27 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
     """All mechanisms side by side, each tuned to the same loss of accuracy.
 
     Tuning looks at the calibration split only; figures are from the test split. A mechanism that does not pay on a device
-    is shown as what tuning came to, "= static".
+    is shown as what tuning came to, "= static". Differences are to the best plain threshold rule (the cheapest of
+    max-softmax, entropy, margin and patience in calibration), paired sample by sample, with 95 % intervals.
     """
     from eesim.bundled import profile_names
     from eesim.explore.compare import comparison, rules
     from eesim.explore.space import named
     from eesim.hardware import load_profile
-    from eesim.result import flatten
 
     if out is not None:
         check_writable(out, folder=True)
     chosen, devices = names(mechanisms), [load_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
     rows, summaries, warnings = [], [], {}
     with progress(len(devices) * len(rules(chosen)), "comparing") as done:
-        for result, asked in comparison(workload, devices, chosen, exits=parse_exits(exits), **options):
-            summary = result.summary()
-            rows.append(
-                {**flatten({key: value for key, value in summary.items() if key != "tuned"}), "mechanism": asked, "runs_as": summary["mechanism"]}
-            )
+        for item in comparison(
+            workload, devices, chosen, exits=parse_exits(exits), progress=done, remark=warnings.setdefault, **options
+        ):
+            summary = item.result.summary()
+            rows.append(item.row())
             rows[-1]["parameters"] = json.dumps(summary["parameters"]) if form == "csv" else summary["parameters"]
-            summaries.append({**summary, "mechanism": asked, "runs_as": summary["mechanism"]})
-            warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in result.warnings)
-            done(1)
+            summaries.append({**summary, "mechanism": item.asked, "runs_as": summary["mechanism"], **item.record()})
+            warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in item.result.warnings)
     for warning in warnings:
         log(f"warning: {warning}")
     if out is not None:

@@ -18,6 +18,7 @@ VERBS = {
     "plan": "Which device, mechanism and thresholds meet my constraints?",
     "cost": "What each layer of a network costs on a device, without exits or load.",
     "profiles": "The devices: list, show, check.",
+    "mechanisms": "The decision mechanisms: list, show.",
     "workloads": "The recorded workloads: list, show, new.",
     "trace": "Exit traces: check, show, convert, record.",
     "bench": "How fast eesim is on this machine, as ratios, with the check that results are equal.",

@@ -6,7 +6,8 @@ decisions depend on nothing but the pass, they are made once per place, whatever
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +41,12 @@ class Verdicts:
     sample_id: np.ndarray
     exits: int
     classes: int
+    say: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """How probable each answer was held to be, float64 [T]; NaN where no head was evaluated."""
+        return np.full(len(self), np.nan) if self.say is None else self.say()
 
     def __len__(self) -> int:
         return self.path.size
@@ -149,7 +156,8 @@ class Scenario:
         if self.carries_state:
             return decide(self.mechanism, self.view.taken(self.rows), self.values)
         whole = decide(self.mechanism, self.view, self.values)
-        return replace(whole, path=whole.path[self.rows], exit=whole.exit[self.rows], prediction=whole.prediction[self.rows])
+        sure = None if whole.confidence is None else whole.confidence[self.rows]
+        return replace(whole, path=whole.path[self.rows], exit=whole.exit[self.rows], prediction=whole.prediction[self.rows], confidence=sure)
 
     @cached_property
     def decided(self) -> Decided:
@@ -162,9 +170,16 @@ class Scenario:
         take = (lambda array: array) if rows is None else (lambda array: array[rows])
         label = take(view.label)
         recorded = np.array([*view.recorded_exits, -1], np.int16)  # the last place serves exit -1
+
+        def say() -> np.ndarray:
+            place = np.arange(decisions.exit.size) if rows is None else rows
+            own = view.probabilities[place, np.maximum(decisions.exit, 0), np.maximum(decisions.prediction, 0)]
+            own = own if decisions.confidence is None else decisions.confidence
+            return np.where(decisions.exit >= 0, own, np.nan)
+
         return Verdicts(
             decisions.paths, decisions.path, recorded[decisions.exit], decisions.prediction, score_answers(decisions.prediction, label), label,
-            decisions.prediction == take(view.answers[:, -1]), take(view.sample_id), view.trace.exits, view.classes,
+            decisions.prediction == take(view.answers[:, -1]), take(view.sample_id), view.trace.exits, view.classes, say,
         )  # fmt: skip
 
     def price(self, verdicts: Verdicts) -> Decided:

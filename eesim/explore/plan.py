@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from eesim.bundled import profile_names
+from eesim.cost import state_bytes
 from eesim.engine.chooser import run
 from eesim.errors import BadInput, unknown
 from eesim.explore.candidates import Candidate, candidates_of, front
 from eesim.explore.constraints import Constraint, constraints_of
-from eesim.explore.space import Device, devices_of, named, workloads_of
+from eesim.explore.space import Device, able, devices_of, named, workloads_of
 from eesim.mechanisms.base import Mechanism
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result
@@ -124,11 +125,16 @@ def plan(
     chosen, result.remarks = workloads_of(workloads)
     devices = devices_of(named(profiles, profile_names(), "profiles"), operating_points, data_type)
     rules = {rule.name: rule for rule in map(load_mechanism, named(mechanisms, mechanism_names(), "mechanisms")) if not rule.bound}
+    if mechanisms is None or mechanisms == "all":
+        trained = [name for name, rule in rules.items() if rule.trained]
+        rules = {name: rule for name, rule in rules.items() if not rule.trained}
+        if trained:
+            result.remarks.append(f"left out unless named, because they are trained anew for every subset of exits: {', '.join(trained)}")
     rules = {"static": load_mechanism("static"), "first-exit": load_mechanism("first-exit"), **rules}
     for workload in chosen:
         seen: dict = {}
         for device in devices:
-            _search(workload, device, rules.values(), exits, load, result, seen)
+            _search(workload, device, able(workload, rules.values(), mechanisms, result.remarks), exits, load, result, seen)
             if progress:
                 progress(1)
     result.deployments.sort(key=lambda item: _rank(item.summary, objective))
@@ -243,7 +249,7 @@ def replay(candidate: Candidate, load: Load, constraints: list[Constraint]) -> D
     summary = Result((outcome,), setting(workload, candidate.price, rule, candidate.values, scenario, load)).summary()
     rate = scenario.process.rate_hz
     served = int(outcome.served.sum())
-    memory = candidate.price.memory(candidate.exits)
+    memory = candidate.price.memory(candidate.exits, state_bytes(scenario.mechanism, view, candidate.values))
     summary = {
         **summary,
         "offered_load": None if rate is None or not served else rate * outcome.busy_ns / served * 1e-9 / scenario.servers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,8 +85,7 @@ def _content_of_mechanism(mechanism: Mechanism) -> str:
     """The source of a mechanism of one's own, which may change under its name; bundled ones change with the version of eesim."""
     if type(mechanism).__module__.startswith("eesim.mechanisms."):
         return ""
-    rule = getattr(mechanism, "step", None) or type(mechanism).decide
-    path = Path(getattr(rule, "py_func", rule).__code__.co_filename)
+    path = Path(getattr(sys.modules.get(type(mechanism).__module__), "__file__", None) or "")
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
 
 
@@ -143,6 +143,7 @@ def build_space(
     data_type : int8, fp32, …; by default the profile's, or the network's own if it is quantised.
     """
     chosen, left_out = workloads_of(workloads)
+    everything = mechanisms is None or mechanisms == "all"
     devices = tuple(devices_of(named(profiles, profile_names(), "profiles"), operating_points, data_type))
     rules = _rules(mechanisms)
     parameters = {parameter.name for rule in rules for parameter in rule.parameters}
@@ -160,7 +161,7 @@ def build_space(
             try:
                 values = list(_settings(workload, subset, rule, own, thresholds, settings, grid or {}, remarks))
             except BadInput as error:
-                if not rule.bound or own:
+                if own or not (rule.bound or everything):
                     raise
                 remarks[f"'{rule.name}' is left out on '{workload.name}': {error}"] = None
                 continue
@@ -235,20 +236,39 @@ def _settings(
             axes["threshold"] = list(thresholds) if isinstance(thresholds, Iterable) else [thresholds]
         elif not rule.bound:
             remarks[f"'{rule.name}' has no threshold, so it gives {'one point' if not axes else 'the points of its own grid'} per device"] = None
-    if not axes and thresholds is None and not rule.bound and len(exits) > 1:
-        seen: dict[str, None] = {}
-        for candidate in rule.candidates(workload.view("calibration", exits), count):
-            values = settle(rule, candidate, workload, view)
-            if repr(values) not in seen:
-                seen[repr(values)] = None
-                yield values
-        return
+    additions = {parameter.name for parameter in rule.parameters if parameter.optional}
+    looked_for = set(axes) <= additions and thresholds is None and not rule.bound and len(exits) > 1
     once: dict[str, None] = {}
     for combination in product(*axes.values()):
-        values = settle(rule, dict(zip(axes, combination)), workload, view)
-        if repr(values) not in once:
-            once[repr(values)] = None
-            yield values
+        given = dict(zip(axes, combination))
+        if looked_for:
+            calibration = workload.view("calibration", exits)
+            candidates = rule.candidates(calibration, count, rule.check(given, calibration))
+        else:
+            candidates = [{}]
+        for candidate in candidates:
+            values = settle(rule, {**candidate, **given}, workload, view)
+            if repr(values) not in once:
+                once[repr(values)] = None
+                yield values
+
+
+def able(workload: Workload, rules: Iterable[Mechanism], named_ones: Any, remarks: list[str]) -> list[Mechanism]:
+    """The mechanisms that this workload has all data for. Where they were not named, those that lack some are left out with a remark."""
+    found = []
+    for rule in rules:
+        try:
+            if not rule.bound and workload.network.exits > 1:
+                rule.candidates(workload.view("calibration"), 4)
+        except BadInput as error:
+            if named_ones is not None and named_ones != "all":
+                raise
+            if (remark := f"'{rule.name}' is left out on '{workload.name}': {error}") not in remarks:
+                remarks.append(remark)
+            continue
+        found.append(rule)
+    return found
+
 
 
 def with_arrivals(load: Load, arrivals: Any) -> list[Load]:

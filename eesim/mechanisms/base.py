@@ -186,6 +186,10 @@ class Mechanism:
     bound = False
     """True: a bound or baseline that no device can run, or that needs no mechanism; every table holds them."""
 
+    answers_early = False
+    """True: the answer leaves before computing ends, so the rule saves latency only; it is tuned for that."""
+    trained = False
+    """True: something is fitted on the calibration split before the mechanism can decide."""
     replaces_heads = False
     """True: all exits but the last answer through the mechanism's own modules, whose work `charge` gives; recorded heads are not run."""
 

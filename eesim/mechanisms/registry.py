@@ -14,7 +14,7 @@ from eesim.errors import BadInput, unknown
 from eesim.mechanisms.base import Mechanism
 
 _PACKAGE = "eesim.mechanisms"
-_NOT_MECHANISMS = {"base", "registry"}
+_NOT_MECHANISMS = {"base", "describe", "registry"}
 
 
 def mechanism_names() -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from eesim.files import whole
 from eesim.plot.bars import exits, queueing
 from eesim.plot.tradeoff import tradeoff
+from eesim.plot.versus import versus
 
 if TYPE_CHECKING:
     import pandas
@@ -31,7 +32,7 @@ def write_sweep_plots(frame: pandas.DataFrame, folder: str | Path) -> Iterator[P
 
 
 def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iterator[Path]:
-    """comparison.parquet, a queueing plot, and where each mechanism exits on each device; yields the paths."""
+    """comparison.parquet; plots of the differences to the best threshold rule, of queueing, and of where requests exit. Yields the paths."""
     import pandas as pd
 
     folder = Path(folder)
@@ -40,6 +41,8 @@ def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iter
     with whole(folder / "comparison.parquet") as unfinished:
         stored.to_parquet(unfinished, index=False)
     yield folder / "comparison.parquet"
+    if frame.cost_difference_value.notna().any():
+        yield write_picture(versus(frame)[0], folder / "versus.png")
     yield write_picture(queueing(frame)[0], folder / "queueing.png")
     yield write_picture(exits(frame)[0], folder / "exits.png")
 

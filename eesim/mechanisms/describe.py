@@ -1,0 +1,45 @@
+"""What a mechanism says of itself, as plain data."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import numpy as np
+
+from eesim.mechanisms.base import Mechanism, Parameter
+
+
+def describe(mechanism: Mechanism) -> dict[str, Any]:
+    """Name, rule (the first sentence of its text), whole text, source, state, whether it is fitted, and its parameters."""
+    text = inspect.cleandoc(type(mechanism).__doc__ or "") if "__doc__" in vars(type(mechanism)) else ""
+    first = " ".join(text.split("\n\n")[0].split())
+    return {
+        "name": mechanism.name,
+        "rule": re.split(r"(?<!Eq)(?<!al)\. |; state:", first)[0].rstrip("."),
+        "text": text,
+        "source": mechanism.source,
+        "state": "the queue" if mechanism.live else mechanism.state,
+        "fitted": mechanism.trained,
+        "bound": mechanism.bound,
+        "parameters": [_parameter(parameter) for parameter in mechanism.parameters],
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    words = (["never"] if parameter.never is not None else []) + list(parameter.choices)
+    if callable(parameter.high):
+        span = f"{parameter.low:g} to a bound that depends on the number of classes"
+    elif np.isfinite([parameter.low, parameter.high]).all():
+        span = f"{parameter.low:g} to {parameter.high:g}"
+    else:
+        span = "" if parameter.choices and np.isinf(parameter.low) else f"at least {parameter.low:g}" if np.isfinite(parameter.low) else "a number"
+    shape = "one or one for each exit; " if parameter.per_exit else "one for each class; " if parameter.per_class else ""
+    return {
+        "name": parameter.name,
+        "default": parameter.default,
+        "range": shape + ("whole, " if parameter.integer else "") + ", ".join(filter(None, [span, *words])),
+        "help": parameter.help,
+        "optional": parameter.optional,
+    }
