@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from eesim.bundled import workload_names
 from eesim.network.layer import ITEM_BYTES
 from eesim.network.onnx_import import import_onnx
+from eesim.trace import read_trace as load_trace
 from eesim.trace.describe import describe
 from eesim.workload import load_workload
 
@@ -66,6 +68,48 @@ def test_all_workloads_together_stay_small():
     assert sum(path.stat().st_size for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts) < 60e6
 
 
+@pytest.mark.parametrize("name", ["alexnet", "cifar10-resnet8", "cifar10-stream", "digits", "kws-speech-commands", "kws-wakeword-stream"])
+def test_every_line_that_the_recipe_prints_is_in_the_card(name, capsys):
+    card = (ROOT / name / "README.md").read_text().splitlines()
+    _recipe(name)  # makes `recipes` importable
+    from recipes.card import print_card
+
+    print_card(ROOT / name)
+    tables = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("Network")]
+    assert len(tables) > 15 and [line for line in tables if line not in card] == []
+
+
+@pytest.mark.parametrize("name", ["kws-speech-commands", "kws-wakeword-stream"])
+def test_no_recording_of_sound_is_there_twice(name):
+    trace = load_workload(name).trace
+    for split in ("calibration", "test"):
+        rows = trace.logits[:, trace.split == split].transpose(1, 0, 2)
+        assert len(np.unique(rows.reshape(len(rows), -1), axis=0)) > 0.999 * len(rows), "copies of a clip or of a stretch of noise answer alike"
+
+
+@pytest.mark.parametrize(("name", "streams"), [("kws-speech-commands", None), ("kws-wakeword-stream", {"calibration": 1, "test": 1})])
+def test_recording_the_keywords_again_gives_the_same_answers(name, streams, tmp_path):
+    """The clips byte for byte; of the streams the first of the calibration split, which is long enough."""
+    if not (Path(os.environ.get("EESIM_RAW_DATA") or "none") / "datasets" / "speech_commands").is_dir():
+        pytest.skip("EESIM_RAW_DATA names no folder with the raw clips of Speech Commands, so nothing can be recorded again")
+    for module in ("soundfile", "onnxruntime"):
+        pytest.importorskip(module, reason=f"needs {module}")
+    recipe, committed = _recipe(name), load_workload(name).trace
+    recipe.STREAMS = streams
+    from recipes.recipe import record
+
+    (tmp_path / "network.onnx").write_bytes((ROOT / name / "network.onnx").read_bytes())
+    record(replace(recipe.RECIPE, folder=tmp_path), committed.header.seed)
+    again = load_trace(tmp_path / "trace.parquet")
+    if streams is None:
+        assert again.content_hash == committed.content_hash
+        assert (tmp_path / "trace.parquet").read_bytes() == (ROOT / name / "trace.parquet").read_bytes()
+        return
+    first = committed.stream_id == 0
+    assert (again.logits[:, again.stream_id == 0] == committed.logits[:, first]).all() and first.sum() == 1996
+    assert (again.label[again.stream_id == 0] == committed.label[first]).all()
+
+
 @pytest.fixture(scope="module")
 def ecg():
     return load_workload("ecg-mitbih")
@@ -77,7 +121,7 @@ def test_no_patient_is_in_two_splits_nor_trained_on(ecg):
     assert patients["test"] == DS2
     assert not patients["calibration"] & patients["test"] and 201 not in patients["calibration"], "201 and 202 are one person"
     assert not (patients["calibration"] | patients["test"]) & PACED
-    recipe = _recipe()
+    recipe = _recipe("ecg-mitbih")
     assert not set(recipe.TRAINING) & (patients["calibration"] | patients["test"] | {201} | PACED)
     for patient in patients["calibration"] | patients["test"]:
         assert len(set(trace.split[trace.stream_id == patient])) == 1
@@ -138,9 +182,7 @@ def test_recording_again_from_the_raw_records_gives_the_same_bytes(ecg, tmp_path
         str(tmp_path / "trace.parquet"),
     ]
     subprocess.run(command, check=True, capture_output=True)
-    from eesim.trace import read_trace
-
-    assert read_trace(tmp_path / "trace.parquet").content_hash == ecg.trace.content_hash
+    assert load_trace(tmp_path / "trace.parquet").content_hash == ecg.trace.content_hash
 
 
 def test_the_recipe_says_in_one_sentence_what_it_lacks(tmp_path):
@@ -154,8 +196,9 @@ def test_the_recipe_says_in_one_sentence_what_it_lacks(tmp_path):
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "EESIM_RAW_DATA" in done.stderr
 
 
-def _recipe():
-    spec = importlib.util.spec_from_file_location("ecg_recipe", ROOT / "ecg-mitbih" / "recipe.py")
+def _recipe(name):
+    """The recipe of a workload as a module."""
+    spec = importlib.util.spec_from_file_location(f"recipe_of_{name.replace('-', '_')}", ROOT / name / "recipe.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -20,8 +20,8 @@ from recipes.training import Plan
 
 
 def dataset():
-    """Calibration and test clips for the recorder, in an order drawn once (seed 0): the files are grouped by class."""
-    parts = {part: speech.load(part) for part in ("calibration", "test")}
+    """Calibration and test clips for the recorder, in an order drawn once (seed 0), each recording once: the files are grouped by class."""
+    parts = {part: speech.distinct(speech.load(part)) for part in ("calibration", "test")}
     order = {part: np.random.default_rng(0).permutation(len(clips.label)) for part, clips in parts.items()}
     audio = np.concatenate([clips.audio[order[part]] for part, clips in parts.items()])
     label = np.concatenate([clips.label[order[part]] for part, clips in parts.items()])

@@ -30,15 +30,32 @@ OTHERS = 0.3  # share of words that are no keywords
 INSIDE, PARTLY = 0.8, 0.2  # share of a word inside the window from which it counts as heard, and from which as something unknown
 
 
+GRAIN, JOIN = (0.3, 0.9), 0.05  # seconds of a piece cut from a clip of noise, uniform, and of the cross-fade into the next
+
+
+def texture(clip, samples, rng):
+    """Noise of any length from a clip of 1 s that never repeats: pieces from anywhere in it, either way round, cross-faded."""
+    result, join = np.zeros(samples), int(JOIN * RATE)
+    fade, start = np.sqrt(np.arange(1, join + 1) / (join + 1)), 0
+    while start < samples:
+        length = int(rng.uniform(*GRAIN) * RATE)
+        first = rng.integers(len(clip) - length + 1)
+        piece = clip[first : first + length][:: rng.choice((1, -1))].astype(float)
+        piece[:join] *= fade
+        piece[-join:] *= fade[::-1]
+        result[start : start + length] += piece[: samples - start]
+        start += length - join
+    return result
+
+
 def background(noise, samples, rng):
-    """Noise without end from clips of 1 s: one clip, forwards and backwards in turn, for 10 to 40 s at one level, then another."""
+    """Noise without end from clips of 1 s: the texture of one for 10 to 40 s at one level, then another."""
     result = np.zeros(samples, np.float32)
     start, fade = 0, RATE // 2
     while start < samples:
         length = min(int(rng.uniform(10, 40) * RATE) + fade, samples - start)
         clip = noise[rng.integers(len(noise))]
-        both = np.concatenate([clip, clip[::-1]])
-        piece = np.resize(both, length) / np.sqrt((clip**2).mean() + 1e-10)
+        piece = texture(clip, length, rng) / np.sqrt((clip**2).mean() + 1e-10)
         level = np.exp(rng.uniform(np.log(3e-4), np.log(6e-3)))
         slope = np.minimum(1, np.arange(1, length + 1) / fade)
         result[start : start + length] += (level * piece * slope * slope[::-1]).astype(np.float32)
@@ -86,11 +103,11 @@ def labels(words, starts):
 
 
 def dataset():
-    """Windows of all streams for the recorder, calibration first, drawn with seeds of their own; every word clip is used once at most."""
+    """Windows of all streams for the recorder, calibration first, drawn with seeds of their own; each recording of a word is used once at most."""
     parts = {"mfcc": [], "label": [], "split": [], "stream_id": [], "time_ns": []}
     number = 0
     for seed, (split, count) in enumerate(STREAMS.items()):
-        clips, rng = speech.load(split), np.random.default_rng(seed)
+        clips, rng = speech.distinct(speech.load(split)), np.random.default_rng(seed)
         extent, noise = speech.word_extent(clips.audio), clips.audio[clips.label == SILENCE]
         deck = rng.permutation(np.flatnonzero(clips.label != SILENCE))
         keywords, others = (deck[(clips.label[deck] == UNKNOWN) == other].tolist() for other in (False, True))

@@ -35,11 +35,12 @@ def print_card(folder, matrix=True):
     for split, about in reversed(describe(trace)["splits"].items()):
         here = trace.split == split
         label = trace.label[here]
-        persistence = about["persistence"]
+        persistence, streams = about["persistence"], "one stream" if about["streams"] == 1 else f"{about['streams']} streams"
         print(
-            f"{split.capitalize()}, %: {about['samples']:,} samples in {about['streams']} streams; "
+            f"{split.capitalize()}, %: {about['samples']:,} samples in {streams}; "
             f"the most frequent class is {percent(100 * about['majority'])}; some exit is right on {percent(100 * about['oracle'])}; "
-            f"same label as the sample before: {'no order' if persistence is None else percent(100 * persistence)}\n"
+            f"same label as the sample before: {'no order' if persistence is None else percent(100 * persistence)}; "
+            "calibration error in 15 bins of equal mass\n"
         )
         rows = []
         for exit, said in enumerate(about["exits"]):

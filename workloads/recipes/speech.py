@@ -62,6 +62,13 @@ def load(part):
     return Clips(np.stack([clip[2] for clip in found]), np.array([clip[0] for clip in found]), [clip[1] for clip in found])
 
 
+def distinct(clips):
+    """The clips without those whose samples are all equal to those of an earlier one: some recordings are in the set under two names."""
+    first = {audio.tobytes(): row for row, audio in reversed(list(enumerate(clips.audio)))}
+    rows = sorted(first.values())
+    return Clips(clips.audio[rows], clips.label[rows], [clips.name[row] for row in rows])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # MFCC
 
