@@ -162,6 +162,11 @@ def search(
         raise BadInput(f"mechanism '{mechanism.name}' has no threshold per exit", field="per_exit")
     name, free = mechanism.parameters[0].name, view.exits - 1
     fixed = mechanism.settle({**given, name: "never"}, view)
+    rule = mechanism.variant(fixed)
+    if not isinstance(rule, ThresholdMechanism) or name in given:
+        why = f"{name} is given" if name in given else f"with these values it keeps state '{rule.state}'"
+        raise BadInput(f"thresholds of mechanism '{mechanism.name}' cannot be tuned per exit: {why}", field="per_exit")
+    mechanism, cost = rule, cost if rule is mechanism else cost.used_by(rule)
 
     def spread(vector: Sequence[Any]) -> Values:
         full: list[Any] = ["never"] * (view.trace.exits - 1)
@@ -177,7 +182,7 @@ def search(
     coarse = [_exit_levels(mechanism, view, fixed, exit, levels) for exit in range(free)]
     vectors = list(product(*coarse)) if np.prod([len(axis) for axis in coarse]) <= 4 * JOINT_SETTINGS else []
     shared = [candidate[name] for candidate in mechanism.candidates(view, SHARED_SETTINGS, given)]
-    vectors += [(value,) * free for value in shared]
+    vectors += [tuple(value[exit] for exit in view.recorded_exits[:-1]) if isinstance(value, tuple) else (value,) * free for value in shared]
     evaluation = tried(vectors)
     fine = [_exit_levels(mechanism, view, fixed, exit, 128) for exit in range(free)]
     best = cheapest(evaluation, least=least, objective=objective, metric=metric)

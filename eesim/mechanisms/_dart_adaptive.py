@@ -39,7 +39,7 @@ DECAY = 0.95
 LEAST_OF_EXIT, LEAST_OF_CLASS = 6, 50
 LOWEST, HIGHEST = 0.1 - 1.0, 2.0 - 1.0
 """Limits of the coefficients, which memory holds less 1: it begins at zero."""
-UNKNOWN = 2.0
+UNKNOWN = 2
 
 SCORE, ANSWER, RIGHT, SURE = 0, 1, 2, 3
 FIRST, KIND, PSEUDO, DELAY, WINDOW, TARGET, ETA, CUTOFF, BETA, CLASSES, SHARES = range(11)
@@ -117,17 +117,17 @@ class Adaptive(Mechanism):
                 return exit + 1
         answer[0] = label
         if parameters[own + PSEUDO] > 0.0:
-            outcome = 1.0 if observed[exit, SURE] >= parameters[own + CUTOFF] else 0.0
+            outcome = 1 if observed[exit, SURE] >= parameters[own + CUTOFF] else 0
         else:
-            outcome = observed[exit, RIGHT] if observed[exit, RIGHT] >= 0.0 else UNKNOWN
-        _learn(memory, parameters, exits, classes, ((strategy * classes + label) * exits + exit) * 3 + outcome)
+            outcome = int(observed[exit, RIGHT]) if observed[exit, RIGHT] >= 0.0 else UNKNOWN
+        _learn(memory, parameters, exits, classes, strategy << 28 | exit << 22 | label << 2 | outcome)
         return STOP
 
 
 @jittable
 def _ring(exits, classes):
-    """Where the ring begins in memory."""
-    return 1 + 3 * exits + 3 * classes + STRATEGIES * (exits + 3)
+    """Where the ring begins in memory; two places before it say where the next answer goes, and which answer is due next."""
+    return 3 + 3 * exits + 3 * classes + STRATEGIES * (exits + 3)
 
 
 @jittable
@@ -159,12 +159,11 @@ def _strategy(memory, parameters, exits):
 
 @jittable
 def _count(memory, code, exits, classes, sign):
-    """Add an answer to the sums (sign 1) or take it out again (-1)."""
-    outcome, rest = int(code) % 3, int(code) // 3
-    if outcome == 2:
+    """Add an answer to the sums (sign 1) or take it out again (-1). Bits of the code: strategy, exit (6), class (20), outcome (2)."""
+    outcome = code & 3
+    if outcome == UNKNOWN:
         return
-    exit, rest = rest % exits, rest // exits
-    label, strategy = rest % classes, rest // classes
+    label, exit, strategy = code >> 2 & 0xFFFFF, code >> 22 & 63, code >> 28
     by_class = 1 + 3 * exits
     uses = by_class + 3 * classes
     memory[1 + exit] += sign
@@ -180,20 +179,23 @@ def _count(memory, code, exits, classes, sign):
 def _learn(memory, parameters, exits, classes, code):
     """Keep an answer; count the one whose truth is due now; forget the one that leaves the window; move the coefficients."""
     own = exits - 1
-    delay, window = int(parameters[own + DELAY]), int(parameters[own + WINDOW])
-    ring, now = _ring(exits, classes), int(memory[0])
-    place = ring + now % (delay + window)
-    memory[0] = now + 1.0
-    if now >= delay + window:
-        _count(memory, memory[place], exits, classes, -1.0)
-    memory[place] = code
-    if now < delay:
+    delay, size = parameters[own + DELAY], int(parameters[own + DELAY] + parameters[own + WINDOW])
+    ring = _ring(exits, classes)
+    place, samples = int(memory[ring - 2]), memory[0]
+    if samples >= size:
+        _count(memory, int(memory[ring + place]), exits, classes, -1.0)
+    memory[ring + place] = code
+    memory[ring - 2] = place + 1 if place + 1 < size else 0
+    memory[0] = samples + 1.0
+    if samples < delay:
         return
-    due = int(memory[ring + (now - delay) % (delay + window)])
-    if due % 3 == 2:
+    oldest = int(memory[ring - 1])
+    memory[ring - 1] = oldest + 1 if oldest + 1 < size else 0
+    due = int(memory[ring + oldest])
+    if due & 3 == UNKNOWN:
         return
     _count(memory, due, exits, classes, 1.0)
-    exit, label = due // 3 % exits, due // 3 // exits % classes
+    exit, label = due >> 22 & 63, due >> 2 & 0xFFFFF
     target = parameters[own + TARGET]
     known = memory[1 + exit]
     if known >= LEAST_OF_EXIT:

@@ -213,6 +213,64 @@ def _coordinate(reach, right, sizes, prices, places, sweeps):
             break
 
 
+def cheapest_within(problem: Problem, costs: np.ndarray, least: int, start: np.ndarray, sweeps: int = SWEEPS) -> np.ndarray:
+    """Places int64 [E - 1] of the least cost that changes at one exit after the other reach with at least `least` samples right.
+
+    costs float64 [E]; `start` has that many right. J's optima jump where accuracy is not concave in cost; this lands in between.
+    """
+    places = np.array(start, np.int64)
+    if places.size and len(problem.reach):
+        _cheapest_within(
+            problem.reach, problem.right, problem.sizes, np.asarray(costs, np.float64), problem.outcome(places)[0] - least, places, sweeps
+        )
+    return places
+
+
+@njit(cache=True)
+def _cheapest_within(reach, right, sizes, costs, spare, places, sweeps):
+    """spare: how many right answers may still be lost."""
+    samples, free = reach.shape
+    hits, saved = np.zeros(sizes.max() + 2, np.int64), np.zeros(sizes.max() + 2)
+    for _ in range(sweeps):
+        better = False
+        for exit in range(free):
+            hits[:] = 0
+            saved[:] = 0.0
+            for sample in range(samples):
+                before = False
+                for other in range(exit):
+                    if reach[sample, other] > places[other]:
+                        before = True
+                        break
+                if before:
+                    continue
+                later = free
+                for other in range(exit + 1, free):
+                    if reach[sample, other] > places[other]:
+                        later = other
+                        break
+                level = reach[sample, exit]
+                hits[level] += np.int64(right[sample, exit]) - np.int64(right[sample, later])
+                saved[level] += costs[later] - costs[exit]
+            now_hits, now_saved = 0, 0.0
+            for level in range(places[exit] + 1, sizes[exit] + 1):
+                now_hits += hits[level]
+                now_saved += saved[level]
+            best, best_hits, record, gained, total = places[exit], now_hits, now_saved, 0, 0.0
+            for choice in range(sizes[exit], -1, -1):
+                if choice < sizes[exit]:
+                    gained += hits[choice + 1]
+                    total += saved[choice + 1]
+                if gained - now_hits + spare >= 0 and total > record + 1e-9:
+                    best, best_hits, record = choice, gained, total
+            if best != places[exit]:
+                spare += best_hits - now_hits
+                places[exit] = best
+                better = True
+        if not better:
+            break
+
+
 @dataclass(frozen=True, eq=False)
 class Policy:
     """What value iteration finds: leave bool [E - 1, bins of difficulty, bins of confidence], and the advantage of leaving, in J."""

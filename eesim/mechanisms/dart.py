@@ -18,7 +18,11 @@ DIFFS = (0.3, 0.2, 0.1, 0.0)
 """beta_diff that tuning tries."""
 POWERS = (1.0, 2.0, 0.5)
 """Without cost shares: the share of exit e among E is taken for ((e + 1) / E) to one of these powers."""
-FINE = 64
+DROPS = (0.01, 0.005, 0.02, 0.0, 0.03, 0.002, 0.015, 0.05, 0.007, 0.001, 0.003, 0.1)
+"""Losses of accuracy against the full network for which tuning tries the cheapest thresholds."""
+STARTS = 3
+"""Optima of J from which each of those is looked for."""
+FINE = 96
 """Thresholds on the grid of one exit."""
 MOST = 100_000
 """Threshold vectors searched exhaustively before coordinate descent on the fine grid."""
@@ -136,10 +140,10 @@ class Dart(ThresholdMechanism):
         return super().settle(given, view, calibration)
 
     def candidates(self, view: TraceView, count: int, given: Values | None = None) -> list[Values]:
-        """Vectors optimised jointly for a range of beta_opt, and one threshold for all exits; with and without difficulty.
+        """Vectors optimised jointly (`Search.candidates`), and one threshold for all exits; with and without difficulty.
 
-        Where cost shares are not given, for three guesses at them. beta_diff is tried at 0.3, 0.2, 0.1 and 0 unless given; the sign
-        is never tried, only taken as given. With adaptation, for its target as given, or 0.85 and the full network's accuracy.
+        beta_diff is tried at 0.3, 0.2, 0.1 and 0 unless given; the sign is never tried, only taken as given. With adaptation, for
+        its target as given, or 0.85 and the full network's accuracy.
         """
         given = dict(given or {})
         diffs = [{}] if "beta_diff" in given else [{"beta_diff": beta} for beta in DIFFS]
@@ -152,17 +156,14 @@ class Dart(ThresholdMechanism):
         if view.exits == 1 or not (view.label >= 0).any():
             return [{"threshold": value, **diffs[0]} for value in ["never"]]
         each = max(count // (len(diffs) * len(targets)), 2)
-        powers = POWERS if self.value(given, "cost_share") is None else (1.0,)
         found: list[Values] = []
         for diff in diffs:
             values = {**given, **diff}
             search = Search.of(self, view, values, FINE)
-            betas = np.geomspace(0.002, 1.0, max(each * 2 // 3 // len(powers), 1))
-            prices = np.concatenate([betas[:, None] * search.shares(self, values, power) for power in powers])
-            vectors = dict.fromkeys(search.thresholds(places) for places in search.best(prices))
-            shared = [float(value) for value in self.thresholds(view, max(each // 3, 1), values)]
+            vectors = search.candidates(self, values, each - each // 4)
+            shared = [float(value) for value in self.thresholds(view, max(each // 4, 1), values)]
             found += [{"threshold": value, **diff, **target} for value in [*vectors, *shared] for target in targets]
-        return [*found, {"threshold": "never", **diffs[0]}]
+        return found
 
     def charge(self, site: Site) -> Charge:
         """Softmax and 3 operations at each exit, entropy and margin where the confidence needs them; the estimator once per sample."""
@@ -213,6 +214,26 @@ class Search:
         from eesim.mechanisms._dart_thresholds import best
 
         return best(self.problem, prices, most)
+
+    def candidates(self, rule: Dart, values: Values, count: int) -> list[tuple[float | str, ...]]:
+        """About `count` vectors: half of them optima of J for beta_opt from 0.002 to 1, the others the cheapest within `DROPS`.
+
+        Where cost shares are not given, for three guesses at them.
+        """
+        from eesim.mechanisms._dart_thresholds import cheapest_within
+
+        powers = POWERS if rule.value(values, "cost_share") is None else (1.0,)
+        shares = [self.shares(rule, values, power) for power in powers]
+        betas = np.geomspace(0.002, 1.0, max(count // 2 // len(powers), 1))
+        found = list(self.best(np.concatenate([betas[:, None] * share for share in shares])))
+        known = [(right, exits, places) for places in [self.problem.sizes, *found] for right, exits in [self.problem.outcome(places)]]
+        for drop in DROPS[: max((count - len(found)) // len(powers), 0)]:
+            least = int(np.ceil((self.problem.right[:, -1].mean() - drop) * len(self.problem.right) - 1e-9))
+            for share in shares:
+                starts = sorted((float(exits @ share), number) for number, (right, exits, _) in enumerate(known) if right >= least)[:STARTS]
+                ends = [cheapest_within(self.problem, share, least, known[number][2]) for _, number in starts]
+                found.append(min(ends, key=lambda places: float(self.problem.outcome(places)[1] @ share)))
+        return list(dict.fromkeys(self.thresholds(places) for places in found))
 
     def thresholds(self, places: np.ndarray) -> tuple[float | str, ...]:
         """A vector as parameter: one value for each recorded exit but the last, 'never' where there is nothing to ask."""
