@@ -39,7 +39,7 @@ def test_csv_by_pattern_and_mapping(tmp_path):
     head = ["who", "t", "truth", *(f"e{exit}/c{kind}" for exit in range(3) for kind in range(4))]
     rows = [[7 if row < 5 else 9, row * 10, words[row], *LOGITS[:, row].ravel()] for row in range(12)]
     (tmp_path / "a.csv").write_text("\n".join(",".join(map(str, line)) for line in [head, *rows]))
-    given = Given(logits="e{exit}/c{class}", columns={"stream_id": "who", "time_ns": "t", "label": "truth"})
+    given = Given(logits="e{exit}/c{class}", columns={"stream_id": "who", "time_ns": "t", "label": "truth"}, classes=["cat", "dog", "emu", "fox"])
     trace = convert(tmp_path / "a.csv", given=given)
     np.testing.assert_allclose(trace.logits, LOGITS, rtol=1e-6)
     assert [trace.header.classes[label] for label in trace.label] == words.tolist()

@@ -1,4 +1,4 @@
-"""Pooled features per exit, in `features.parquet` beside a trace: read only when a mechanism asks for them.
+"""Pooled features per exit, in a file beside a trace (`features.parquet` beside `trace.parquet`): read only when asked for.
 
 Columns `sample_id` int64 and `features_0 … features_{E-1}`, fixed-size lists of float16. The metadata key `eesim.features`
 (JSON) names the trace they belong to and, where features were reduced, the projection: stored = (raw - mean) @ matrix.
@@ -17,6 +17,12 @@ from eesim.errors import BadInput
 from eesim.files import whole
 
 FEATURES_KEY = b"eesim.features"
+
+
+def features_beside(trace: str | Path) -> Path:
+    """Where the features of a trace lie: `features.parquet` beside `trace.parquet`, `a.features.parquet` beside `a.parquet`."""
+    path = Path(trace)
+    return path.with_name("features.parquet" if path.stem == "trace" else f"{path.stem}.features.parquet")
 
 
 @dataclass(frozen=True, eq=False)

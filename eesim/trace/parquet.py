@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from eesim.errors import BadInput, choose, unknown
+from eesim.errors import BadInput, unknown
 from eesim.files import whole
-from eesim.trace.trace import DIFFICULTY, SCHEMA_VERSION, SPLITS, ExitTrace, TraceHeader
+from eesim.trace.columns import check_columns, first
+from eesim.trace.trace import DIFFICULTY, SCHEMA_VERSION, ExitTrace, TraceHeader
 
 HEADER_KEY = b"eesim.header"
 TRAINING_MODES = ("frozen", "joint", "distilled")
@@ -30,14 +31,34 @@ _HEADER_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 def write_trace(trace: ExitTrace, path: str | Path) -> None:
     """Write a trace; the header gets the content hash. The file appears whole or not at all.
 
-    Raises BadInput for logits that are neither float16 nor float32, for unusable class names, and where the file cannot be written.
+    Raises BadInput for logits that are neither float16 nor float32, for unusable class names or headers, and where the file cannot be written.
     """
+    table = _table(trace, path)
+    with whole(path) as unfinished:
+        _write(table, unfinished)
+
+
+def write_checked(trace: ExitTrace, path: str | Path, source: object) -> ExitTrace:
+    """Write a trace and read it back before it takes the place of `path`, so that nothing is lost where it is wrong.
+
+    Raises BadInput that names `source`, where the mistake is, or `path` where it cannot be written.
+    """
+    table = _table(trace, source)
+    with whole(path) as unfinished:
+        _write(table, unfinished)
+        try:
+            return read_trace(unfinished)
+        except BadInput as error:
+            raise BadInput(error.problem, file=source, field=error.field) from None
+
+
+def _table(trace: ExitTrace, file: object):
+    """The trace as a table of pyarrow."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if trace.logits.dtype not in (np.float16, np.float32):
-        raise BadInput(f"logits must be float16 or float32, are {trace.logits.dtype}", file=path, field="logits")
-    check_classes(trace.header.classes, path, "classes")
+        raise BadInput(f"logits must be float16 or float32, are {trace.logits.dtype}", file=file, field="logits")
+    check_classes(trace.header.classes, file, "classes")
     columns: dict[str, Any] = {
         "sample_id": trace.sample_id.astype(np.int64),
         "stream_id": trace.stream_id.astype(np.int32),
@@ -51,9 +72,17 @@ def write_trace(trace: ExitTrace, path: str | Path) -> None:
     columns |= {f"gate_{index}": values.astype(np.float32) for index, values in trace.gates.items()}
     header = asdict(replace(trace.header, content_hash=trace.content_hash))
     header |= header.pop("extra")
-    table = pa.table(columns).replace_schema_metadata({HEADER_KEY: json.dumps(header).encode()})
-    with whole(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd", compression_level=12, version="2.6", write_page_checksum=True)
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"cannot be written as JSON: {error}", file=file, field="header") from None
+    return pa.table(columns).replace_schema_metadata({HEADER_KEY: text.encode()})
+
+
+def _write(table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd", compression_level=12, version="2.6", write_page_checksum=True)
 
 
 def read_trace(path: str | Path) -> ExitTrace:
@@ -64,7 +93,7 @@ def read_trace(path: str | Path) -> ExitTrace:
     path = Path(path)
     if not path.is_file():
         raise BadInput("no such trace file", file=path)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         from eesim.trace.convert import read_npz
 
         return read_npz(path)
@@ -119,7 +148,7 @@ def _header(table, path: Path) -> TraceHeader:
     return TraceHeader(**values, extra={key: value for key, value in data.items() if key not in known})
 
 
-def check_classes(names: list[str], path: str | Path, field: str) -> None:
+def check_classes(names: list[str], path: object, field: str) -> None:
     """Raise BadInput for a class name used twice."""
     name, uses = Counter(names).most_common(1)[0]
     if uses > 1:
@@ -151,29 +180,13 @@ def _check(table, path: Path) -> ExitTrace:
     time_ns = column("time_ns", "int64")
     split = _splits(table, column, path)
     label = column("label", "int32")
-    _first(~np.isin(split, SPLITS), path, "split", lambda row: f"'{split[row]}' is unknown; {choose(split[row], SPLITS)}")
-    if not (split == "test").any():
-        raise BadInput("no row is of the test split; results are reported on it", file=path, field="split")
-    _first(time_ns < 0, path, "time_ns", lambda row: f"{time_ns[row]} is negative")
-    order = np.argsort(stream_id, kind="stable")
-    same_stream = stream_id[order][1:] == stream_id[order][:-1]
-    backwards = np.flatnonzero(same_stream & (np.diff(time_ns[order]) < 0))
-    if backwards.size:
-        row = int(order[backwards + 1].min())
-        raise BadInput(
-            f"row {row}: {time_ns[row]} is earlier than the row before it in stream {stream_id[row]}; rows must be in time order",
-            file=path,
-            field="time_ns",
-        )
-    again = np.ones(samples, bool)
-    again[np.unique(sample_id, return_index=True)[1]] = False
-    _first(again, path, "sample_id", lambda row: f"id {sample_id[row]} is used twice")
+    check_columns({"sample_id": sample_id, "stream_id": stream_id, "time_ns": time_ns, "split": split}, file=path)
 
     recorded = sum(name.startswith("logits_") for name in names)
     if recorded != header.exits:
         raise BadInput(f"the header says {header.exits} exits, the file has {recorded} logits columns", file=path, field="eesim.header.exits")
     logits = np.stack([_logits(table, f"logits_{index}", classes, path) for index in range(header.exits)])
-    _first((label < -1) | (label >= classes), path, "label", lambda row: f"{label[row]} is outside -1 (unknown) to {classes - 1}")
+    check_columns({"label": label}, classes=classes, file=path)
     difficulty = {name: column(f"difficulty_{name}", "float32") for name in DIFFICULTY if f"difficulty_{name}" in names}
     gates = {index: column(f"gate_{index}", "float32") for index in range(header.exits) if f"gate_{index}" in names}
     for name, values in [
@@ -248,6 +261,4 @@ def _splits(table, column, path: Path) -> np.ndarray:
 
 def _first(bad: np.ndarray, path: Path, column: str, say) -> None:
     """Raise for the first row where `bad` is true."""
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise BadInput(f"row {row}: {say(row)}", file=path, field=column)
+    first(bad, say, file=path, field=column)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eesim.errors import BadInput
-from eesim.trace.converters import COLUMNS, Given, assemble
+from eesim.trace.converters import Given, assemble, columns_of
 from eesim.trace.trace import ExitTrace
 
 SUFFIXES = (".npz",)
@@ -25,13 +25,21 @@ def read(path: Path, given: Given) -> ExitTrace:
     if {"conf", "acc"} <= arrays.keys() and "logits" not in arrays:
         from eesim.trace.converters.apparate import of_tables
 
-        return of_tables(path, arrays["conf"], arrays["acc"])
-    theirs = {"label": "labels", **given.columns}
-    for name in ("logits", theirs["label"]):
+        return of_tables(path, arrays["conf"], arrays["acc"], given)
+    theirs = columns_of(arrays, given, path, label="labels")
+    for name in ("logits", given.columns.get("label", "labels")):
         if name not in arrays:
             raise BadInput(f"this array is missing; the file has {', '.join(sorted(arrays)) or 'none'}", file=path, field=name)
-    columns = {name: arrays[theirs.get(name, name)] for name in COLUMNS if theirs.get(name, name) in arrays}
-    return assemble(path, arrays["logits"], columns, classes=list(arrays["classes"]) if "classes" in arrays else None, theirs=theirs)
+    classes = np.ravel(arrays["classes"]).tolist() if "classes" in arrays else None
+    columns = {ours: arrays[name] for ours, name in theirs.items()}
+    return assemble(path, arrays["logits"], columns, given, classes=classes, theirs=theirs)
+
+
+def unreadable(what: str, error: Exception, path: Path) -> BadInput:
+    """The error for a broken file. Numpy's own text would advise to unpickle what it does not know."""
+    text = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    text = "it holds no numpy arrays, or Python objects, which are never opened because they can run code" if "pickle" in text else text
+    return BadInput(f"not a readable {what} file ({text})", file=path)
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -43,7 +51,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
         with loaded as archive:
             arrays = {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
-        raise BadInput(f"not a readable .npz file ({(str(error).splitlines() or [type(error).__name__])[0][:120]})", file=path) from None
+        raise unreadable(".npz", error, path) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise BadInput("is not a numpy array", file=path, field=name)
