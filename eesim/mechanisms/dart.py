@@ -79,7 +79,7 @@ class Dart(ThresholdMechanism):
         """This rule with what these values make it pay; with adaptive coefficients the rule that keeps them."""
         kind, adaptive = self.value(values, "confidence"), self.value(values, "adaptive")
         wanted = {"estimates": self.value(values, "beta_diff") != 0, "confidence": kind, "adaptive": adaptive}
-        rule = self if wanted == {"estimates": self.estimates, "confidence": self.kind, "adaptive": self.adaptive} else Dart(**wanted)
+        rule = self if wanted == {"estimates": self.estimates, "confidence": self.kind, "adaptive": self.adaptive} else type(self)(**wanted)
         if adaptive == "off":
             return rule
         from eesim.mechanisms._dart_adaptive import Adaptive  # compiled code is loaded only where it is needed
