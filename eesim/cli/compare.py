@@ -59,6 +59,8 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
         ):
             summary = item.result.summary()
             rows.append(item.row())
+            if form == "csv":
+                del rows[-1]["brief"]
             rows[-1]["parameters"] = json.dumps(summary["parameters"]) if form == "csv" else summary["parameters"]
             summaries.append({**summary, "mechanism": item.asked, "runs_as": summary["mechanism"], **item.record()})
             warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in item.result.warnings)

@@ -27,7 +27,7 @@ def list_mechanisms(form) -> None:
     flat = [{**row, "parameters": ", ".join(parameter["name"] for parameter in row["parameters"] if not parameter["optional"])} for row in rows]
     if form == "table":
         print_table(flat, {"name": "name", "rule": "rule", "parameters": "parameters", "state": "state", "fitted": "fitted", "source": "source"})
-        print("fitted: on the calibration split, before it decides. Every threshold rule also takes min_exit, max_exit, temperature and class_offset.")
+        print("fitted: on the calibration split, before it decides. Threshold rules also take min_exit, max_exit, temperature and class_offset.")
     else:
         emit(to_json(rows) if form == "json" else to_csv(flat))
 

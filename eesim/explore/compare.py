@@ -20,7 +20,7 @@ from eesim.hardware import load_profile
 from eesim.measures.calibration import expected_calibration_error
 from eesim.measures.daes import daes
 from eesim.measures.paired import Difference, difference, units
-from eesim.mechanisms.dart import difficulty
+from eesim.mechanisms._dart_difficulty import difficulty
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result, flatten
 from eesim.simulation import simulate
@@ -36,7 +36,7 @@ COSTS = {"energy": "active_mj_mean", "latency": "latency_ms.mean", "macs": "macs
 
 @dataclass(frozen=True)
 class Compared:
-    """One mechanism on one device. `asked` is its name, `result` what tuning came to.
+    """One mechanism on one device. `asked` is its name, `result` what tuning came to, `brief` the parameters that are not at their defaults.
 
     ece: expected calibration error of the answers given (15 bins of equal mass); daes: DART's score against static; None
     where not known. accuracy, cost: differences to the baseline `versus` (cost relative, in the objective), None for bounds.
@@ -44,6 +44,7 @@ class Compared:
 
     asked: str
     result: Result
+    brief: dict[str, Any]
     ece: float | None
     daes: float | None
     versus: str | None = None
@@ -70,7 +71,7 @@ class Compared:
         """One flat row: the figures of `simulate`, then the measures."""
         summary = self.result.summary()
         figures = flatten({key: value for key, value in summary.items() if key != "tuned"})
-        return {**figures, "mechanism": self.asked, "runs_as": summary["mechanism"], **flatten(self.record())}
+        return {**figures, "mechanism": self.asked, "runs_as": summary["mechanism"], **flatten(self.record()), "brief": self.brief}
 
 
 def compare(
@@ -102,7 +103,7 @@ def compare(
         workload, profiles, mechanisms, accuracy_drop=accuracy_drop, objective=objective, metric=metric, per_exit=per_exit,
         progress=progress, **options,
     ):  # fmt: skip
-        rows.append(item.row())
+        rows.append({key: value for key, value in item.row().items() if key != "brief"})
     return pd.DataFrame(rows)
 
 
@@ -156,10 +157,12 @@ def judged(results: Sequence[tuple[str, Result]], objective: str) -> Iterator[Co
     baseline, base = best_baseline(results, objective)
     alpha = _mean_difficulty(static)
     for name, result in results:
+        rule, values = result.outcomes[0].scenario.mechanism, result.outcomes[0].scenario.values
+        brief = {key: value for place, (key, value) in enumerate(values.items()) if place == 0 or value != rule.value({}, key)}
         accuracy = cost = versus = None
         if result.setting["mechanism"] not in ("constant", "oracle") and name != baseline:
             versus, accuracy, cost = baseline, *differences(result, base, objective)
-        yield Compared(name, result, answer_calibration(result), _daes(result, static, alpha), versus, accuracy, cost)
+        yield Compared(name, result, brief, answer_calibration(result), _daes(result, static, alpha), versus, accuracy, cost)
 
 
 def best_baseline(results: Sequence[tuple[str, Result]], objective: str) -> tuple[str, Result]:

@@ -36,8 +36,9 @@ def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iter
     import pandas as pd
 
     folder = Path(folder)
-    frame = pd.DataFrame(rows)
-    stored = frame.assign(parameters=[json.dumps(values) for values in frame.parameters])
+    frame = pd.DataFrame(rows).drop(columns="brief", errors="ignore")
+    words = {name: frame[name].map(str) for name in frame.columns if name.startswith("parameters_") and frame[name].map(type).nunique() > 1}
+    stored = frame.assign(parameters=[json.dumps(values) for values in frame.parameters], **words)
     with whole(folder / "comparison.parquet") as unfinished:
         stored.to_parquet(unfinished, index=False)
     yield folder / "comparison.parquet"

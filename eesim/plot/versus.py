@@ -54,14 +54,14 @@ def versus(frame: pandas.DataFrame):
 
 def _differences(panel, rows: pandas.DataFrame, name: str, labels: list[str], look: dict) -> None:
     values, low, high = (100 * rows[f"{name}_{part}"].to_numpy(float) for part in ("value", "low", "high"))
-    limit = _limit(values, low, high)
+    limit = _limit(low, high, whole=name == "accuracy_difference")
     panel.axvline(0, color="black", linewidth=0.8, zorder=1)
     for place, mechanism in enumerate(rows.mechanism):
         style = look.get(mechanism) or {"color": BOUNDS[mechanism]["color"], "marker": BOUNDS[mechanism]["marker"]}
         value, tie = values[place], low[place] <= 0 <= high[place]
         if abs(value) > limit:
             side = np.sign(value)
-            text = f"{value:+.3g} ▸" if side > 0 else f"◂ {value:+.3g}"
+            text = f"{value:+,.0f} ▸" if side > 0 else f"◂ {value:+,.0f}"
             panel.text(side * limit * 0.98, place, text, ha="right" if side > 0 else "left", va="center", fontsize=7.5, color=GREY)
             continue
         panel.plot([max(low[place], -limit), min(high[place], limit)], [place, place], color=style["color"], linewidth=1.6, alpha=0.8, label="_")
@@ -72,9 +72,11 @@ def _differences(panel, rows: pandas.DataFrame, name: str, labels: list[str], lo
     panel.grid(axis="y", visible=False)
 
 
-def _limit(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
-    """Where the axis ends: three times the typical reach, so that one outlier does not squeeze all others."""
+def _limit(low: np.ndarray, high: np.ndarray, *, whole: bool) -> float:
+    """Where the axis ends: behind everything, or at three times the typical reach so that what lies far off does not squeeze the others."""
     reach = np.maximum(np.abs(low), np.abs(high))
+    if whole:
+        return float(max(reach.max(), 0.5))
     return float(min(max(3 * np.median(reach), 0.5), max(reach.max(), 0.5)))
 
 

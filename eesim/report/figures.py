@@ -101,7 +101,8 @@ def comparison_row(row: dict[str, Any]) -> dict[str, Any]:
     """A flat result row as the comparison table shows it."""
     exits = [row[name] for name in row if name.startswith("exit_fraction_")]
     asked, runs = row["mechanism"], row.get("runs_as", row["mechanism"])
-    shown = parameters(row["parameters"]) if isinstance(row.get("parameters"), dict) else row.get("parameters_text", "")
+    brief = row.get("brief", row.get("parameters"))
+    shown = parameters(brief) if isinstance(brief, dict) else row.get("parameters_text", "")
     rule = f"{asked} = {runs}" if asked != runs else f"{asked} {shown}".strip() if asked != "constant" else asked
     return {
         "profile": row["profile"],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eesim.errors import BadInput
+from eesim.measures.calibration import expected_calibration_error
 from eesim.trace.trace import SPLITS, ExitTrace
 
 KEPT_DERIVED = 64
@@ -205,14 +206,11 @@ class TraceView:
         return score_answers(self.answers, self.label[:, None])
 
     def calibration_error(self, exit: int, bins: int = 15) -> float | None:
-        """Expected calibration error of one exit: |accuracy - confidence| over `bins` bins of equal mass, weighted; None without labels."""
+        """Expected calibration error of one exit, over `bins` bins of equal mass; None without labels."""
         known = np.flatnonzero(self.correct[:, exit] >= 0)
         if known.size == 0:
             return None
-        order = known[np.argsort(self.confidence[known, exit], kind="stable")]
-        parts = [part for part in np.array_split(order, bins) if part.size]
-        gaps = [abs(self.correct[part, exit].mean() - self.confidence[part, exit].mean()) * part.size for part in parts]
-        return float(sum(gaps) / known.size)
+        return expected_calibration_error(self.confidence[known, exit], self.correct[known, exit], bins)
 
     @cached_property
     def streams(self) -> tuple[np.ndarray, int]:
