@@ -75,13 +75,13 @@ class Sheet:
             )
         panel.set_label(title)
 
-    def finish(self, title: str, notes: list[str], *, legend_title: str | None = None):
-        """Set the size, write heading and legend; returns (figure, list of axes)."""
+    def finish(self, title: str, notes: list[str], *, legend_title: str | None = None, legend: bool = True):
+        """Set the size, write heading and legend (unless the ticks name everything); returns (figure, list of axes)."""
         wide = self.width * self.across
         lines = [line for note in notes if note for line in textwrap.wrap(note, int((wide - self.left) / LETTER * 9 / 8.5))]
         title = textwrap.fill(title, int((wide - self.left) / LETTER * 9 / 12))
         head = 0.3 + 0.2 * title.count("\n") + LINE * len(lines)
-        foot = self._legend(wide, legend_title) + max(BELOW - self.below, 0.0)
+        foot = (self._legend(wide, legend_title) if legend else 0.0) + max(BELOW - self.below, 0.0)
         high = self.height * self.down + head + foot
         self.figure.set_size_inches(wide, high)
         inside = self.panel_inches

@@ -48,7 +48,7 @@ def versus(frame: pandas.DataFrame):
         setting(frame),
         "Left of 0 is cheaper, right of 0 is more accurate; bars are paired 95 % bootstrap intervals; hollow: a tie, the interval holds 0.",
     ]
-    made, axes = sheet.finish(f"{name + ': m' if name else 'M'}echanisms tuned to the same drop of accuracy", notes)
+    made, axes = sheet.finish(f"{name + ': m' if name else 'M'}echanisms tuned to the same drop of accuracy", notes, legend=False)
     return made, np.array(axes)
 
 
