@@ -102,7 +102,7 @@ def test_the_committed_digits_keep_their_floor(digits):
 
 def test_features_are_what_enters_each_head(recipe, digits, tmp_path):
     trace = record(DIGITS / "network.onnx", digits, tmp_path / "t.parquet", features=True, input_range=(0, 1))
-    features = read_features(tmp_path / "features.parquet")
+    features = read_features(tmp_path / "t.features.parquet")
     import onnx
     from onnx import numpy_helper
 
@@ -159,7 +159,7 @@ def test_an_interrupted_recording_goes_on_and_gives_the_same_bytes(digits, tmp_p
     sorted(parts.glob("*.npz"))[1].write_bytes(b"cut off")
     ran = []
     run = recording.OnnxModel.run
-    monkeypatch.setattr(recording.OnnxModel, "run", lambda self, inputs: ran.append(1) or run(self, inputs))
+    monkeypatch.setattr(recording.OnnxModel, "run", lambda self, *inputs: ran.append(1) or run(self, *inputs))
     record(DIGITS / "network.onnx", digits, target, input_range=(0, 1))
     assert len(ran) == 6, "eight chunks, two of them whole already"
     assert target.read_bytes() == (tmp_path / "whole.parquet").read_bytes() and not list(tmp_path.glob("*.parts-*"))
@@ -196,7 +196,7 @@ def test_a_torch_module_is_recorded(tmp_path):
     with torch.no_grad():
         logits, features = model.eval()(torch.from_numpy(images))
     np.testing.assert_allclose(trace.logits.astype(float), np.stack([part.numpy() for part in logits]), atol=2e-3)
-    stored = read_features(tmp_path / "features.parquet").values
+    stored = read_features(tmp_path / "t.features.parquet").values
     np.testing.assert_allclose(stored[1].astype(float), features[1].mean(dim=(2, 3)).numpy(), rtol=2**-7, atol=1e-3)
     assert trace.exits == 2 and trace.header.network == "Two"
 
@@ -271,8 +271,8 @@ def mistaken(**changes):
     ("data", "options", "telling"),
     [
         (mistaken(image=None), {}, "image: this input of the model is missing; the dataset has label"),
-        (mistaken(label=np.zeros(19, int)), {}, "label: is of shape"),
-        (mistaken(label=np.zeros(20)), {}, "label: must be whole numbers"),
+        (mistaken(label=np.zeros(19, int)), {}, "label: must be 20 whole numbers, is int64 [19]"),
+        (mistaken(label=np.zeros(20)), {}, "label: must be 20 whole numbers, is float64"),
         (mistaken(label=np.full(20, 10)), {}, "10 is outside -1"),
         (mistaken(image=np.full((20, 1, 8, 8), np.nan, np.float32)), {}, "row 0: holds a value that is not a finite number"),
         (mistaken(image=np.full((20, 1, 8, 8), "a")), {}, "must be numbers"),
@@ -322,7 +322,7 @@ def test_the_verb(tmp_path, digits):
     assert "797 samples, 3 exits, 10 classes" in done.stderr
     trace = read_trace(tmp_path / "t.parquet")
     assert trace.header.classes == list("abcdefghij") and trace.header.seed == 3 and trace.header.dataset == {"name": "digits"}
-    assert (tmp_path / "features.parquet").is_file()
+    assert (tmp_path / "t.features.parquet").is_file()
     shown = json.loads(command("trace", "show", "t.parquet", "--format", "json", cwd=tmp_path, check=0).stdout)
     exit = shown["splits"]["test"]["exits"][2]
     assert exit["accuracy"] >= 0.9 and 0 <= exit["calibration_error"] < 0.1

@@ -21,6 +21,7 @@ VERBS = {
     "mechanisms": "The decision mechanisms: list, show.",
     "workloads": "The recorded workloads: list, show, new.",
     "trace": "Exit traces: check, show, convert, record.",
+    "report": "Pages of results: the papers' claims replayed.",
     "bench": "How fast eesim is on this machine, as ratios, with the check that results are equal.",
 }
 
@@ -72,7 +73,7 @@ def main() -> None:
     except EesimError as error:
         status = _complain(str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        status = _complain("interrupted" + ("; finished parts are kept, the same command continues it" if "--out" in sys.argv else ""), 130)
+        status = _complain("interrupted" + ("; finished parts are kept, the same command continues it" if _continues(sys.argv[1:]) else ""), 130)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
@@ -82,6 +83,12 @@ def main() -> None:
     except MemoryError:
         status = _complain("not enough memory; ask for fewer requests or points", 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _continues(arguments: list[str]) -> bool:
+    """Whether what was asked for stores parts as it goes."""
+    stored = any(text.startswith(("--out", "-o")) and not text.startswith(("--outputs", "--overflow")) for text in arguments)
+    return stored and (arguments[:1] == ["sweep"] or arguments[:2] == ["trace", "record"])
 
 
 def _complain(text: str, status: int) -> int:

@@ -23,17 +23,17 @@ def trace() -> None:
 
 @trace.command("check")
 @click.argument("file")
-@example("eesim trace check workloads/ecg-mitbih/trace.parquet")
+@example("eesim trace check trace.parquet", "eesim trace check ecg-mitbih")
 def check(file) -> None:
-    """Say what is wrong with a trace, by column and row (exit status 2), or that nothing is."""
-    from eesim.trace import read_trace
+    """Say what is wrong with a trace, by column and row (exit status 2), or that nothing is.
 
-    read = read_trace(file)
+    FILE may be the name of a bundled workload, or a workload's folder. What only looks wrong is a warning.
+    """
+    read = _trace(file)
     if read.header.content_hash and read.header.content_hash != read.content_hash:
-        log(f"warning: {file}: the content differs from the header's content_hash; it was changed after recording")
-    if not (read.split == "calibration").any():
-        log(f"warning: {file}: there is no calibration split, so no mechanism can be tuned on this trace")
-    print(f"{file}: {len(read)} samples, {read.exits} exits, {read.classes} classes: nothing wrong")
+        raise BadInput("is not that of the columns; they were changed after recording", file=file, field="eesim.header.content_hash")
+    _warn(file, read)
+    print(f"{file}: {_size(read)}: nothing wrong")
 
 
 @trace.command("show")
@@ -55,17 +55,43 @@ def show(file, form) -> None:
 
 
 def _trace(file: str):
-    """The trace in a file or of a bundled workload. Of a workload that ships without one, BadInput says what makes it."""
+    """The trace in a file, of a bundled workload or of a workload's folder. Of one that ships without, BadInput says what makes it."""
     from eesim.bundled import workload_names
+    from eesim.errors import nearest
     from eesim.trace import read_trace
     from eesim.workload import load_workload
 
-    folder = Path(file).parent
-    if file in workload_names():
+    path = Path(file)
+    if file in workload_names() or path.is_dir():
         return load_workload(file).trace
-    if not Path(file).exists() and (folder / "workload.yaml").is_file() and load_workload(folder).recorded is None:
-        return load_workload(folder).trace
+    if not path.exists():
+        if (path.parent / "workload.yaml").is_file() and load_workload(path.parent).recorded is None:
+            return load_workload(path.parent).trace
+        close = nearest(file, workload_names()) if not path.suffix else []
+        raise BadInput("no such trace file" + (f"; did you mean the bundled workload '{close[0]}'?" if close else ""), file=file)
     return read_trace(file)
+
+
+def _warn(file: str, read) -> None:
+    """What looks wrong with a trace, on stderr."""
+    from eesim.trace.doubts import doubts
+
+    for doubt in doubts(read):
+        log(f"warning: {file}: {doubt}")
+
+
+def _size(read) -> str:
+    return f"{len(read)} samples, {read.exits} exit{'s' * (read.exits > 1)}, {read.classes} classes"
+
+
+def _listed(text: str | None, option: str) -> list[str] | None:
+    """Names separated by commas, spaces around them left out."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise BadInput(f"'{text}' holds an empty name; write names separated by single commas", field=option)
+    return names
 
 
 @trace.command("convert")
@@ -73,17 +99,21 @@ def _trace(file: str):
 @click.argument("target")
 @click.option("--from", "form", metavar="FORMAT", help="npz, npy, csv, apparate or torch; by default told by the file's name.")
 @click.option("--network", metavar="NAME", help="Name of the network, for the header; by default the file's.")
-@click.option("--classes", metavar="LIST", help="Class names, separated by commas.")
+@click.option(
+    "--classes", metavar="LIST", help="Class names in the order of the logits, separated by commas; labels that are words are looked up there."
+)
 @click.option("--labels", metavar="FILE", help="For .npy logits: a .npy file of labels [N].")
 @click.option("--logits", metavar="PATTERN", default="logit_{exit}_{class}", show_default=True, help="For CSV: names of the columns of logits.")
 @click.option("--columns", metavar="LIST", help="Columns or arrays of other names, e.g. label=target,stream_id=subject,time_ns=t,split=set.")
 @click.option("--calibration", metavar="SHARE", help="Make this share the calibration split, e.g. 20%: the first streams, or of one the first rows.")
+@click.option("--probabilities", is_flag=True, help="The source holds probabilities (a softmax was applied): take their logarithm.")
 @example(
     "eesim trace convert logits.npz trace.parquet --classes cat,dog --calibration 20%",
     "eesim trace convert exits.csv trace.parquet --logits 'exit{exit}_class{class}' --columns label=target,stream_id=subject",
+    "eesim trace convert words.csv trace.parquet --classes cat,dog",
     "eesim trace convert apparate.json trace.parquet",
 )
-def convert(source, target, form, network, classes, labels, logits, columns, calibration) -> None:
+def convert(source, target, form, network, classes, labels, logits, columns, calibration, probabilities) -> None:
     """Convert what you have to a trace.
 
     SOURCE is a Parquet trace; `.npz` or `.npy` logits [E, N, K]; CSV with a column for each logit; Apparate's conf/acc tables
@@ -91,46 +121,60 @@ def convert(source, target, form, network, classes, labels, logits, columns, cal
     """
     from dataclasses import replace
 
-    from eesim.trace import read_trace, write_trace
+    from eesim.trace import read_trace
     from eesim.trace.converters import COLUMNS, Given, with_calibration
     from eesim.trace.converters import convert as convert_trace
+    from eesim.trace.doubts import logits_of
+    from eesim.trace.parquet import write_checked
     from eesim.units import fraction
 
-    if Path(target).suffix != ".parquet":
+    if Path(target).suffix.lower() != ".parquet":
         raise BadInput("a trace is written as .parquet", file=target)
     check_writable(target)
     names = dict(part.partition("=")[::2] for part in (columns or "").split(",") if part.strip())
     for name, theirs in names.items():
         if name.strip() not in COLUMNS or not theirs.strip():
             raise BadInput(f"'{name}={theirs}' is not of the form ours=theirs; ours is one of {', '.join(COLUMNS)}", field="--columns")
-    given = Given(labels, logits, {name.strip(): theirs.strip() for name, theirs in names.items()})
-    read = read_trace(source) if Path(source).suffix == ".parquet" else convert_trace(source, form=form, given=given)
+    chosen = _listed(classes, "--classes")
+    if Path(source).suffix.lower() == ".parquet":
+        if names or labels or form:
+            raise BadInput("a .parquet source is a trace already; leave --columns, --labels and --from out", file=source)
+        read = read_trace(source)
+        if chosen and len(chosen) != read.classes:
+            raise BadInput(f"{len(chosen)} class names for {read.classes} classes", field="--classes")
+        header = replace(read.header, classes=chosen or read.header.classes)
+        read = replace(read, header=header, logits=logits_of(read.logits, source) if probabilities else read.logits)
+    else:
+        given = Given(labels, logits, {name.strip(): theirs.strip() for name, theirs in names.items()}, chosen, probabilities)
+        try:
+            read = convert_trace(source, form=form, given=given)
+        except MemoryError:
+            raise BadInput("does not fit into memory", file=source) from None
     if calibration is not None:
         read = with_calibration(read, fraction(calibration, "calibration"))
-    header = read.header
-    if classes:
-        chosen = [name.strip() for name in classes.split(",")]
-        if len(chosen) != read.classes:
-            raise BadInput(f"{len(chosen)} class names for {read.classes} classes", field="--classes")
-        header = replace(header, classes=chosen)
-    write_trace(replace(read, header=replace(header, network=network or header.network)), target)
-    read_trace(target)
-    log(f"wrote {target}: {len(read)} samples, {read.exits} exits, {read.classes} classes")
+    read = write_checked(replace(read, header=replace(read.header, network=network or read.header.network)), target, source)
+    _warn(target, read)
+    log(f"wrote {target}: {_size(read)}")
 
 
 @trace.command("record")
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--out", "-o", required=True, metavar="FILE", help="The trace to write, .parquet.")
-@click.option("--features", is_flag=True, help="Also write what enters each head, averaged over positions, to features.parquet beside it.")
+@click.option(
+    "--features",
+    is_flag=True,
+    help="Also write what enters each head, averaged over positions, to NAME.features.parquet beside it (features.parquet beside trace.parquet).",
+)
 @click.option("--dimensions", type=click.IntRange(min=1), default=16, show_default=True, help="At most so many features an exit; more are reduced.")
 @click.option("--no-difficulty", is_flag=True, help="Leave DART's difficulty of each input out.")
 @click.option("--input-range", metavar="LOW,HIGH", help="What is scaled to [0, 1] for difficulty; by default 0,255 for uint8, else the extremes.")
 @click.option("--tau-edge", type=float, metavar="X", help="Threshold of the edge density; by default the median gradient.")
 @click.option("--logits", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option("--probabilities", is_flag=True, help="The model ends in a softmax: record the logarithm of its probabilities.")
 @click.option("--outputs", metavar="LIST", help="Outputs of the model that are exits, in order; by default all.")
 @click.option("--final-head", metavar="NODE", help="Where the final head begins; by default the last global pooling or fully connected layer.")
-@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1, max=512), default=64, show_default=True)
 @click.option("--network", metavar="NAME", help="Name of the network; by default the file's.")
 @click.option("--classes", metavar="LIST", help="Class names, separated by commas.")
 @click.option("--dataset-name", metavar="TEXT", help="For the header.")
@@ -170,16 +214,23 @@ def record(model, dataset, out, no_difficulty, input_range, classes, outputs, da
             done(count - seen, total)
             seen = count
 
-        trace = record_trace(
-            module_of(model) if ".py:" in model else model,
-            dataset,
-            out,
-            input_range=span,
-            difficulty=not no_difficulty,
-            classes=classes.split(",") if classes else None,
-            outputs=outputs.split(",") if outputs else None,
-            source={name: text for name, text in about.items() if text},
-            progress=report,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-    log(f"wrote {out}: {len(trace)} samples, {trace.exits} exits, {trace.classes} classes")
+        try:
+            trace = record_trace(
+                module_of(model) if ".py:" in model or model.endswith(".py") else model,
+                dataset,
+                out,
+                input_range=span,
+                difficulty=not no_difficulty,
+                classes=_listed(classes, "--classes"),
+                outputs=_listed(outputs, "--outputs"),
+                source={name: text for name, text in about.items() if text},
+                progress=report,
+                warn=lambda text: log(f"warning: {text}"),
+                **{name: value for name, value in options.items() if value is not None},
+            )
+        except MemoryError:
+            raise BadInput("does not fit into memory; record fewer samples at a time, or an iterable of batches (in Python)", file=dataset) from None
+    log(f"wrote {out}: {_size(trace)}")
+    unsaid = [option for option, value in (("--dataset-name", dataset_name), ("--training-mode", options["training_mode"])) if not value]
+    if unsaid:
+        log(f"the header leaves open what {' and '.join(unsaid)} would say")

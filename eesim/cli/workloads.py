@@ -115,12 +115,14 @@ def _untold(workload) -> dict:
 def new(folder, onnx, trace, final_head, title, arrivals) -> None:
     """Make a workload of your own network and trace; every verb then takes FOLDER as --workload.
 
-    Copies both files (and features.parquet beside the trace), reads the layers of the network into network.yaml, and
-    checks that all go together.
+    Copies both files (and the weights and the features that lie beside them), reads the layers of the network into
+    network.yaml, and checks that all go together.
     """
+    import shlex
     import shutil
 
     from eesim.network import write_network
+    from eesim.network.onnx_files import external_files
     from eesim.network.onnx_import import import_onnx
     from eesim.schema import to_yaml
     from eesim.trace import read_trace, write_trace
@@ -134,13 +136,16 @@ def new(folder, onnx, trace, final_head, title, arrivals) -> None:
     try:
         unfinished.mkdir(parents=True)
         shutil.copyfile(onnx, unfinished / "network.onnx")
+        for name in external_files(Path(onnx)):
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(onnx).parent / name, unfinished / name)
         write_network(replace(network, onnx="network.onnx"), unfinished / "network.yaml")
-        if Path(trace).suffix == ".parquet":
+        if Path(trace).suffix.lower() != ".npz":
             shutil.copyfile(trace, unfinished / "trace.parquet")
         else:
             write_trace(read, unfinished / "trace.parquet")
-        features = Path(trace).with_name("features.parquet")
-        if features.is_file():
+        features, notes = _features_of(trace, read)
+        if features:
             shutil.copyfile(features, unfinished / "features.parquet")
         about = {"schema_version": 1, "name": target.name, "title": title or f"{read.header.network}, {network.exits} exits", "arrivals": arrivals}
         (unfinished / "workload.yaml").write_text(to_yaml(about), encoding="utf-8")
@@ -156,6 +161,19 @@ def new(folder, onnx, trace, final_head, title, arrivals) -> None:
         raise BadInput(error.problem, file={"trace.parquet": trace, "network.yaml": onnx}.get(name, name), field=error.field) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    for warning in network.warnings:
+    for warning in (*network.warnings, *notes):
         log(f"warning: {warning}")
-    log(f"wrote {folder}: {network.exits} exits, {len(read)} samples; try: eesim run --workload ./{folder} --profile stm32l4r5-xcubeai")
+    place = shlex.quote(folder if "/" in folder else f"./{folder}")
+    counted = f"{network.exits} exit{'s' * (network.exits > 1)}, {len(read)} samples"
+    log(f"wrote {folder}: {counted}; try: eesim run --workload {place} --profile stm32l4r5-xcubeai")
+
+
+def _features_of(trace: str, read) -> tuple[Path | None, list[str]]:
+    """The file of features beside a trace that was recorded with it, or None and why none is taken."""
+    from eesim.trace.features import features_beside, read_features
+
+    there = [path for path in dict.fromkeys((features_beside(trace), Path(trace).with_name("features.parquet"))) if path.is_file()]
+    for path in there:
+        if read_features(path).header.get("trace", read.content_hash) == read.content_hash:
+            return path, []
+    return None, [f"{path} was recorded with another trace, so it is not copied" for path in there[:1]]

@@ -71,7 +71,7 @@ def read_exits(
     uses = [graph.ancestors(output) for output in names]
     last = len(names) - 1
     only_last = [node for node in graph.order if node in uses[last] and not any(node in use for use in uses[:last])]
-    if not only_last:
+    if all(graph.free(node) for node in only_last):
         raise BadInput(f"output '{names[last]}' has no layer of its own, so it has no head; the final exit must come last", file=path)
     final = graph.descendants(_final_head(graph, only_last, final_head, path)) & set(only_last)
     widths = {name: graph.shapes[name][-1] for name in names if len(graph.shapes.get(name, ())) > 1}
@@ -83,7 +83,24 @@ def read_exits(
         users = [exit for exit, use in enumerate(uses) if node in use]
         if users:
             parts[node] = users[0], len(users) == 1 and (node in final or users[0] != last)
+    _check_order(graph, names, parts)
     return graph, names, parts
+
+
+def _check_order(graph: Graph, names: list[str], parts: dict[int, tuple[int, bool]]) -> None:
+    """Raise BadInput where no later output adds to the backbone although an earlier one goes deeper than the final: the order is another."""
+    last = len(names) - 1
+    if any(exit > 0 and not is_head and not graph.free(node) for node, (exit, is_head) in parts.items()):
+        return
+    weighted = (*CONVOLUTIONS, *MATRIX_OPERANDS, "Gemm")
+    depth = [sum(place == (exit, True) and graph.nodes[node].op_type in weighted for node, place in parts.items()) for exit in range(last + 1)]
+    deepest = max(range(last + 1), key=depth.__getitem__)
+    if depth[deepest] > depth[last]:
+        raise BadInput(
+            f"all outputs stand on the same features, and '{names[deepest]}' has more layers behind them than the final '{names[last]}'; "
+            "outputs must be in the order of the exits, and the final exit must come last",
+            file=graph.path,
+        )
 
 
 def _load(path: Path) -> onnx.ModelProto:

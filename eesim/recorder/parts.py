@@ -15,8 +15,13 @@ class Parts:
     """Files `<batch>-<hash>.npz` in `<trace>.parts-<settings>`; a part counts only for the same inputs, model and settings."""
 
     def __init__(self, target: Path, settings: str):
+        self._target = target
         self.folder = target.with_name(f"{target.name}.parts-{settings[:12]}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def count(self) -> int:
+        """Finished parts that are there, those of an earlier run among them."""
+        return len(list(self.folder.glob("*.npz")))
 
     def load(self, index: int, content_hash: str) -> dict[str, np.ndarray] | None:
         """A finished part, or None."""
@@ -28,11 +33,13 @@ class Parts:
             return None
 
     def save(self, index: int, content_hash: str, arrays: dict[str, np.ndarray]) -> None:
-        """Keep a finished part; whole or not at all."""
+        """Keep a finished part; whole or not at all. The folder comes with the first."""
         path = self.folder / f"{index:06d}-{content_hash}.npz"
         with whole(path) as unfinished, unfinished.open("wb") as stream:
             np.savez(stream, **arrays)
 
     def remove(self) -> None:
-        """The trace is whole: its parts are not needed any more."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """The trace is whole: its parts are not needed any more, nor those of other settings."""
+        for folder in self._target.parent.iterdir():
+            if folder.name.startswith(f"{self._target.name}.parts-"):
+                shutil.rmtree(folder, ignore_errors=True)

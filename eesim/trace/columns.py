@@ -38,8 +38,13 @@ def whole_numbers(name: str, values: np.ndarray, samples: int, *, file: object, 
     return values.astype(KINDS[name])
 
 
-def check_columns(columns: Mapping[str, np.ndarray], *, classes: int | None = None, file: object, named: Mapping[str, str] | None = None) -> None:
-    """Raise BadInput for the first mistake in the columns given: their names as in ExitTrace, `named` their names in the file."""
+def check_columns(
+    columns: Mapping[str, np.ndarray], *, classes: int | None = None, file: object, named: Mapping[str, str] | None = None, whole: bool = True
+) -> None:
+    """Raise BadInput for the first mistake in the columns given: their names as in ExitTrace, `named` their names in the file.
+
+    whole : False where these are some rows of a trace only, so that no row need be of the test split.
+    """
 
     def bad(rows: np.ndarray, column: str, say) -> None:
         first(rows, say, file=file, field=(named or {}).get(column, column))
@@ -47,7 +52,7 @@ def check_columns(columns: Mapping[str, np.ndarray], *, classes: int | None = No
     split, time, stream, ids, label = (columns.get(name) for name in ("split", "time_ns", "stream_id", "sample_id", "label"))
     if split is not None:
         bad(~np.isin(split, SPLITS), "split", lambda row: f"'{split[row]}' is unknown; {choose(split[row], SPLITS)}")
-        if not (split == "test").any():
+        if whole and not (split == "test").any():
             raise BadInput("no row is of the test split; results are reported on it", file=file, field=(named or {}).get("split", "split"))
     if time is not None:
         bad(time < 0, "time_ns", lambda row: f"{time[row]} is negative")
