@@ -24,7 +24,7 @@ def jittable(function: Callable) -> Callable:
     """`function` in a form that compiled kernels can call and inline."""
     from numba.extending import register_jitable
 
-    return register_jitable(getattr(function, "py_func", function))
+    return register_jitable(forceinline=True)(getattr(function, "py_func", function))
 
 
 def _digest_function(function: Any, digest: Any, seen: set[int]) -> None:

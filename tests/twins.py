@@ -19,11 +19,12 @@ def decide(step, observed, streams, memory, scratch_size, parameters, remembers=
             following = step(exit, observed[sample], scratch, memory[streams[sample]], parameters, situation, answer)
             if exit >= 0 and answer[1] >= 0 and answered is None:
                 answered = set(visits)
-            if exit == last or following == STOP or following < 0:
+            if following == STOP or following < 0 or (exit == last and following >= last):
                 break
             exit = min(int(following), last)
             visits.append(exit)
         bits = sum(1 << head for head in set(visits))
+        exit = last if last in visits else exit
         rows.append((bits, bits if answered is None else sum(1 << head for head in answered), exit if answer[1] < 0 else answer[1], answer[0]))
     return [np.array(column, np.int64) for column in zip(*rows, strict=True)]
 

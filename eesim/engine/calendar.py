@@ -187,7 +187,7 @@ def calendar_kernel(step, mode):
                             following = function(exit, observed[place], scratch, memory[streams[place]], parameters, situation, answer)
                             if exit >= 0 and answer[1] >= 0 and left < 0:
                                 left, responded = mask, duration
-                            if exit == last or following < 0:
+                            if following < 0 or (exit == last and following >= last):
                                 break
                             exit = min(following, last)
                             if mask >> exit & 1:
@@ -198,7 +198,7 @@ def calendar_kernel(step, mode):
                                 duration += segment_ns[segment]
                             reached = max(reached, exit)
                             duration += head_ns[exit] + decision_ns[exit]
-                        exits[request] = exit if answer[1] < 0 else answer[1]
+                        exits[request] = answer[1] if answer[1] >= 0 else last if mask >> last & 1 else exit
                         classes[request] = answer[0]
                         visited[request] = mask
                         answered[request] = mask if left < 0 else left

@@ -119,13 +119,13 @@ class _Model:
             following = int(self.step(exit, self.observed[row], scratch, self.memory[self.streams[row]], self.parameters, situation, answer))
             if exit >= 0 and answer[1] >= 0 and left is None:
                 left = len(visits)
-            if exit == scenario.view.exits - 1 or following < 0:
+            if following < 0 or (exit == scenario.view.exits - 1 and following >= exit):
                 break
             exit = min(following, scenario.view.exits - 1)
             self.refuse_again(exit, visits)
             visits.append(exit)
         left = len(visits) if left is None else left
-        self.note(request, visits, left, exit, answer)
+        self.note(request, visits, left, max(visits) if scenario.view.exits - 1 in visits else exit, answer)
         times = np.cumsum([self.duration(visits[:place], head, first=place == 0) for place, head in enumerate(visits)] or [scenario.cost.sample_ns])
         answered = int(times[max(left, 1) - 1])
         self.response[request] = self.env.now + answered

@@ -15,11 +15,12 @@ from functools import cache
 
 import numpy as np
 from numba import njit
+from numba.core.errors import NumbaError
 
 from eesim.engine.lanes import waits
 from eesim.engine.planes import tally
 from eesim.jit import fingerprint, jittable
-from eesim.mechanisms._asking import AGAIN, carried_state, observations, refuse_again, step_of
+from eesim.mechanisms._asking import AGAIN, cannot_compile, carried_state, observations, refuse_again, step_of
 from eesim.mechanisms._deciding import decide
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Mechanism, Path, Values, paths_by_exit
@@ -140,7 +141,7 @@ def lanes_tally(
     timed = service_ns is not None
     services = service_ns if timed else np.zeros((0, 1 << view.exits), np.int64)
     steps = gaps if timed else np.zeros(len(view), np.int64)
-    kernel = lanes_kernel(step_of(mechanism))
+    kernel = _kernel(mechanism)
 
     def block(begin: int):
         chosen = packed[begin : begin + LANES]
@@ -150,8 +151,9 @@ def lanes_tally(
             np.zeros((services.shape[0], lanes), np.int64), np.zeros((services.shape[0], lanes), np.int64), np.zeros(1, np.int64),
         )  # fmt: skip
         memories = np.zeros((lanes, *memory.shape))
-        scratch = np.zeros(max(mechanism.scratch, 1))
-        kernel(observed, view.answers, streams, labels, full, memories, scratch, chosen, remembers, services, steps, written)
+        scratch, answer, situation = np.zeros(max(mechanism.scratch, 1)), np.zeros(2, np.int64), np.array([0.0, np.inf, np.inf])
+        room = memories, scratch, answer, situation
+        kernel(observed, view.answers, streams, labels, full, room, chosen, remembers, services, steps, written)
         refuse_again(mechanism, written[5])
         return written
 
@@ -167,17 +169,43 @@ def lanes_tally(
     return masks, exits, hits, *(np.concatenate([part[index] for part in parts], axis=1) for index in (3, 4))
 
 
+_ALLOCATING: set = set()
+"""Steps that make arrays of their own."""
+
+
+def _kernel(mechanism: Mechanism):
+    """How the kernel is called: without counting references, unless the step makes arrays of its own. Calls may raise BadInput."""
+    step = step_of(mechanism)
+
+    def call(*arguments):
+        if step not in _ALLOCATING:
+            try:
+                lanes_kernel(step, True)(*arguments)
+                return
+            except NumbaError:
+                _ALLOCATING.add(step)
+        try:
+            lanes_kernel(step, False)(*arguments)
+        except NumbaError as error:
+            raise cannot_compile(mechanism, error) from None
+
+    return call
+
+
 @cache
-def lanes_kernel(step):
-    """The compiled loop over samples and lanes, specialised on `step`. Twin: `tests/twins.py:replay`."""
+def lanes_kernel(step, lean):
+    """The compiled loop over samples and lanes, specialised on `step`. Twin: `tests/twins.py:decide`.
+
+    lean : without counting references to arrays, which takes several times as long as most steps do; neither the kernel nor
+        the step can allocate then.
+    """
     function, mark = jittable(step), fingerprint(step)
 
-    @njit(cache=True, nogil=True)
-    def run(observed, answers, streams, labels, full, memories, scratch, parameters, remembers, services, gaps, written):
+    @njit(cache=True, nogil=True, **({"_nrt": False} if lean else {}))
+    def run(observed, answers, streams, labels, full, room, parameters, remembers, services, gaps, written):
+        memories, scratch, answer, situation = room
         masks, exits, hits, waiting, left, odd = written
         lanes, samples, last = parameters.shape[0], observed.shape[0], observed.shape[1] - 1
-        situation = np.array([0.0, np.inf, np.inf])
-        answer = np.empty(2, np.int64)
         for request in range(gaps.size):
             sample = request % samples
             if request > 0 and sample == 0:
@@ -193,13 +221,15 @@ def lanes_kernel(step):
                     if answer[1] >= 0:
                         odd[0] = EARLY
                         return
-                    if exit == last or following < 0:
+                    if following < 0 or (exit == last and following >= last):
                         break
                     exit = min(following, last)
                     if mask >> exit & 1:
                         odd[0] = AGAIN
                         return
                     mask |= 1 << exit
+                if mask >> last & 1:
+                    exit = last
                 for device in range(services.shape[0]):
                     wait = max(left[device, lane] - gaps[request], 0)
                     waiting[device, lane] += wait

@@ -45,7 +45,7 @@ def decider(step):
                 following = STOP if mark == 0 else function(exit, observed[sample], scratch, carried, parameters, situation, answer)
                 if exit >= 0 and answer[1] >= 0 and left < 0:
                     left = mask
-                if exit == last or following < 0:
+                if following < 0 or (exit == last and following >= last):
                     break
                 exit = min(following, last)
                 if mask >> exit & 1:
@@ -54,7 +54,7 @@ def decider(step):
                 mask |= 1 << exit
             visited[sample] = mask
             answered[sample] = mask if left < 0 else left
-            exits[sample] = exit if answer[1] < 0 else answer[1]
+            exits[sample] = answer[1] if answer[1] >= 0 else last if mask >> last & 1 else exit
             classes[sample] = answer[0]
 
     return decide

@@ -20,8 +20,9 @@ compile (plain Python is compiled for you):
 The returned head may lie beyond `exit + 1` (heads between are skipped and cost nothing) or before it (its segment has run
 already; only its head is paid); each head is evaluated at most once.
 
-After the last exit the answer is given whatever the step says: it is called there only
-for mechanisms with state across samples, so that they can write it, and what it returns is ignored.
+After the last exit the answer is given whatever the step says: it is called there only for mechanisms with state across
+samples, so that they can write it. They may name an earlier head then that has not run, for what they remember; the last
+exit still answers, when the sample is done. Whatever else they return ends it.
 
 How mechanisms with more than a score sit in this protocol:
 
