@@ -17,7 +17,7 @@ from eesim.trace.view import TraceView
 
 HALF = 0.5
 FITTED_GRID = ((0.003, 0.01, 0.05, 0.2, 0.7, 2.0), (5.0, 0.2))
-RECORDED_GRID = ((0.003, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0), (5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05))
+RECORDED_GRID = ((0.003, 0.01, 0.05, 0.1, 0.3, 0.7, 1.0, 1.5, 2.0), (5.0, 1.0, 0.5, 0.2, 0.1, 0.05))
 """Trade-offs and largest positive weights that tuning tries. The public grid is .01 to 7, always with weight 5."""
 
 
@@ -114,6 +114,8 @@ class JeiDnn(Mechanism):
         if view.exits == 1:
             nothing = np.zeros((len(view), 0))
             return nothing, nothing.astype(np.int32), nothing
+        if own:
+            module_features(view)  # says what to do where there are none
         return view.derived(key, lambda whole: _fitting.judged(whole, key, fit, apply, features=own))
 
     def observe(self, view: TraceView, values: Values) -> np.ndarray:
@@ -143,9 +145,8 @@ class JeiDnn(Mechanism):
         answers = np.concatenate([answers, view.answers[:, -1:]], axis=1)
         confidence = np.concatenate([confidence, view.confidence[:, -1:]], axis=1)
         prediction, sure = (np.take_along_axis(part, exits[:, None], axis=1)[:, 0] for part in (answers, confidence))
-        return Decisions(
-            paths_by_exit(view.exits, every_head=True), exits.astype(np.uint8), exits.astype(np.int16), prediction.astype(np.int32), sure
-        )
+        paths = paths_by_exit(view.exits, every_head=True)
+        return Decisions(paths, exits.astype(np.uint8), exits.astype(np.int16), prediction.astype(np.int32), sure)
 
     def candidates(self, view: TraceView, count: int, given: Values | None = None) -> list[Values]:
         """A grid of trade-offs and of largest positive weights, with the recorded heads and, where features were recorded, with own modules."""
