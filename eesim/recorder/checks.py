@@ -39,8 +39,8 @@ def check_texts(texts: Mapping[str, Any]) -> None:
 class Checks:
     """What can be known to be wrong before everything is recorded: labels, class names, types of inputs, logits."""
 
-    def __init__(self, data: Dataset, names: list[str] | None, kind: np.dtype, model: Path | None):
-        self.data, self.names, self.kind, self.model, self.known = data, names, kind, model, False
+    def __init__(self, data: Dataset, names: list[str] | None, said_in: object, kind: np.dtype, model: Path | None):
+        self.data, self.names, self.said_in, self.kind, self.model, self.known = data, names, said_in, kind, model, False
 
     def before(self, runner: OnnxModel | TorchModel) -> None:
         """Whatever does not need an answer of the network."""
@@ -55,7 +55,7 @@ class Checks:
         """As soon as the number of classes is known: their names, and labels beyond them."""
         self.known = True
         if self.names and len(self.names) != count:
-            raise BadInput(f"{len(self.names)} class names where the network answers {count} classes", field="classes")
+            raise BadInput(f"{len(self.names)} class names where the network answers {count} classes", file=self.said_in, field="classes")
         if self.data.whole is not None:
             self.labels(self.data.whole, 0, count)
 

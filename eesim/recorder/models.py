@@ -124,14 +124,14 @@ class TorchModel:
         n = len(next(iter(inputs.values())))
         arrays = [np.ascontiguousarray(values) for values in self.fitted(inputs, first).values()]
         parts = [self._part([values[start : start + self.batch] for values in arrays]) for start in range(0, n, self.batch)]
-        if len({(len(logits), len(features)) for logits, features in parts}) > 1:
-            raise BadInput(f"{self.name} answers with another number of tensors for another batch", field="model")
-        logits = [np.concatenate(outs) for outs in zip(*(logits for logits, _ in parts), strict=True)]
+        if len({(logits.shape[::2], *(values.shape[1:] for values in features)) for logits, features in parts}) > 1:
+            raise BadInput(f"{self.name} answers tensors of other shapes for another batch", field="model")
+        logits = np.concatenate([logits for logits, _ in parts], axis=1)
         self.exits = len(logits)
-        return stack_logits(logits, n, None), [np.concatenate(outs) for outs in zip(*(features for _, features in parts), strict=True)]
+        return logits, [np.concatenate(values) for values in zip(*(features for _, features in parts), strict=True)]
 
-    def _part(self, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """What the module says about one batch: logits and features, one array an exit."""
+    def _part(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What the module says about one batch: logits [E, n, K], and features, one array [n, D_e] an exit."""
         torch = self._torch
         tensors = [torch.from_numpy(values) for values in arrays]
         try:
@@ -150,7 +150,7 @@ class TorchModel:
         if self.features and len(features) != len(said):
             raise BadInput(f"features were asked for; the module must return (logits, features) with {len(said)} tensors each", field="features")
         try:
-            logits = [array_of(out).astype(np.float32) for out in said]
+            logits = stack_logits([array_of(out) for out in said], len(arrays[0]), None)
             return logits, [pooled(array_of(out).astype(np.float32)) for out in features] if self.features else []
         except ValueError as error:
             raise BadInput(f"{self.name} answers what is no array of numbers: {_short(error)}", field="model") from None
@@ -203,7 +203,7 @@ def _cast(values: np.ndarray, kind: type | None, name: str, start: int) -> np.nd
     if not same.all():
         place = np.argwhere(~same)[0]
         raise BadInput(
-            f"row {start + place[0]}: {values[tuple(place)]:.6g} cannot be a {np.dtype(kind)}, which the model takes (the data are {values.dtype})",
+            f"row {start + place[0]}: {values[tuple(place)]:.6g} does not fit {np.dtype(kind)}, which the model takes (the data are {values.dtype})",
             field=name,
         )
     return cast

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from eesim.errors import BadInput
 from eesim.files import whole
+from eesim.trace.converters.npz import UNREADABLE
 
 
 class Parts:
@@ -28,15 +29,19 @@ class Parts:
         path = self.folder / f"{index:06d}-{content_hash}.npz"
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or cut off: to be recorded again
+                found = {name: archive[name] for name in archive.files}
+        except UNREADABLE:  # not there, or cut off: to be recorded again
             return None
+        return found if "logits" in found else None
 
     def save(self, index: int, content_hash: str, arrays: dict[str, np.ndarray]) -> None:
         """Keep a finished part; whole or not at all. The folder comes with the first."""
         path = self.folder / f"{index:06d}-{content_hash}.npz"
-        with whole(path) as unfinished, unfinished.open("wb") as stream:
-            np.savez(stream, **arrays)
+        try:
+            with whole(path) as unfinished, unfinished.open("wb") as stream:
+                np.savez(stream, **arrays)
+        except BadInput as error:
+            raise BadInput(error.problem, file=self._target) from None
 
     def remove(self) -> None:
         """The trace is whole: its parts are not needed any more, nor those of other settings."""

@@ -92,17 +92,20 @@ def record(
         check_writable(features_path)
         if features_path == path:
             raise BadInput("trace and features cannot be one file", file=path, field="features")
+    if isinstance(classes, str):
+        raise BadInput(f"must be a list of names, is the text '{classes}'", field="classes")
     warn = warn or (lambda text: warnings.warn(text, stacklevel=3))
     runner = _runner(model, outputs, final_head, bool(features), batch)
     try:
         data = Dataset(dataset, runner.input_names, CHUNK, warn)
         where = data.where or "dataset"
         names = None if classes is None and data.classes is None else [str(name) for name in (data.classes if classes is None else classes)]
+        said_in = where if classes is None else None
         if names:
-            check_classes(names, where if classes is None else None, "classes")
-        scale = Difficulty(data, difficulty, input_range, tau_edge, warn)
-        checks = Checks(data, names, np.dtype("float32" if probabilities else logits), getattr(runner, "path", None))
+            check_classes(names, said_in, "classes")
+        checks = Checks(data, names, said_in, np.dtype("float32" if probabilities else logits), getattr(runner, "path", None))
         checks.before(runner)
+        scale = Difficulty(data, difficulty, input_range, tau_edge, warn)
         settings = repr((runner.fingerprint, bool(features), batch, outputs, final_head))
         parts = Parts(path, hashlib.sha256(settings.encode()).hexdigest())
         try:
@@ -133,6 +136,8 @@ def record(
 
 
 def _runner(model: Any, outputs, final_head, features: bool, batch: int) -> OnnxModel | TorchModel:
+    if isinstance(outputs, str):
+        raise BadInput(f"must be a list of names, such as ['{outputs}']", field="outputs")
     if isinstance(model, (str, Path)):
         if not Path(model).is_file():
             raise BadInput("no such model file", file=model)

@@ -54,7 +54,9 @@ class Difficulty:
         elif given is None:
             low, high = float(values.min()), float(values.max())
             given = (low, high) if self._data.whole is not None and high > low else (0.0, 1.0)
-        if not math.isfinite(np.float32(given[1]) - np.float32(given[0])):
+        with np.errstate(all="ignore"):
+            span = np.float32(given[1]) - np.float32(given[0])
+        if not math.isfinite(span):
             raise BadInput(
                 f"from {given[0]:g} to {given[1]:g} is too far to be scaled to [0, 1] in float32; scale them, {_WITHOUT}", field=self.input
             )

@@ -114,7 +114,7 @@ def _header(table, path: Path) -> TraceHeader:
     if raw is None:
         raise BadInput("the Parquet metadata lacks the key 'eesim.header', so this is no exit trace", file=path)
     try:
-        data = json.loads(raw)
+        data = json.loads(raw, parse_constant=_no_json)
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
@@ -146,6 +146,10 @@ def _header(table, path: Path) -> TraceHeader:
     known = {item.name for item in fields(TraceHeader)} - {"extra"}
     values = {key: value for key, value in data.items() if key in known and value is not None}
     return TraceHeader(**values, extra={key: value for key, value in data.items() if key not in known})
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(word)  # NaN and Infinity, which Python would read
 
 
 def check_classes(names: list[str], path: object, field: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def _logits(table, there: list[str], given: str, path: Path) -> np.ndarray:
     if not places:
         raise BadInput(f"no column is named like '{given}'; the file has {', '.join(there[:8])}", file=path, field="logits")
     exits, classes = (max(place[axis] for place in places) + 1 for axis in (0, 1))
-    for place in itertools.product(range(exits), range(classes)):  # before room is made for what is not there
+    for place in ((exit, kind) for exit in range(exits) for kind in range(classes)):  # before room is made for what is not there
         if place not in places:
             raise BadInput("this column is missing", file=path, field=given.replace("{exit}", str(place[0])).replace("{class}", str(place[1])))
     logits = np.empty((exits, table.num_rows, classes), np.float32)
@@ -71,7 +70,7 @@ def _column(table, name: str, path: Path, words: bool = False) -> np.ndarray:
     except UnicodeDecodeError:
         raise BadInput("holds text that is not in UTF-8; save the file as UTF-8", file=path, field=name) from None
     if None in found:
-        raise BadInput(f"row {found.index(None)}: is empty", file=path, field=name)
+        raise BadInput(f"row {found.index(None)}: is empty, or no number", file=path, field=name)
     values = np.array(found)
     if values.dtype.kind not in "iufb" + "U" * words:
         raise BadInput("holds something that is not a number", file=path, field=name)

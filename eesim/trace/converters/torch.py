@@ -6,6 +6,7 @@ that the evaluation scripts of MSDNet and EENet save: (validation logits, valida
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def read(path: Path, given: Given) -> ExitTrace:
     except ImportError:
         raise BadInput("reading it needs torch; install it with pip install 'eesim[torch]'", file=path) from None
     try:
-        data = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old kinds of tensors, which are read all the same
+            data = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch and pickle raise without a common base; their own text would advise to unpickle everything
         text = (str(error).splitlines() or [type(error).__name__])[0][:120]
         text = "it holds more than tensors, or is no such file; code in it is never run" if "eights" in text or "ickl" in text else text
