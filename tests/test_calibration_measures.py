@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from eesim import calibration_measures as measures
+from eesim.measures import calibration as measures
 from eesim.errors import BadInput
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from eesim.errors import BadInput
 from eesim.mechanisms import _fitting
@@ -86,8 +87,8 @@ class JeiDnn(Mechanism):
         spread = [(exit + 1) / exits for exit in range(exits - 1)] if cost == "even" else np.broadcast_to(cost, exits - 1)
         return np.array([*(spread[exit] for exit in view.recorded_exits[:-1]), 1.0], np.float64)
 
-    def opinions(self, view: TraceView, values: Values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """h float64, answers int32 and their probabilities float64 of every exit but the last, [N, E - 1] each."""
+    def recipe(self, view: TraceView, values: Values) -> tuple[tuple, Callable[[TraceView], _fitting.Model], bool]:
+        """The key of what is fitted with these values, the function that fits it, and whether it has modules of its own."""
         own = self.value(values, "modules") == "fitted"
         settings = [float(self.value(values, name)) for name in ("trade_off", "pos_weight_max")]
         cost = self.exit_costs(view, values)
@@ -103,6 +104,26 @@ class JeiDnn(Mechanism):
             last, label = losses(known)[:, -1], known.label.astype(np.int64)
             weights, gates = train(warm, module_features(known), label, last, cost, *settings, weighting == "exit-mass", seed)
             return {"weights": weights, "gates": gates}
+
+        return key, fit, own
+
+    def probabilities(self, view: TraceView, values: Values) -> np.ndarray:
+        """Softmax of the modules, of the recorded head at the last exit, float64 [N, E, K]; calibration samples out of fold."""
+        key, fit, own = self.recipe(view, values)
+        if not own or view.exits == 1:
+            return view.probabilities
+
+        def apply(model: _fitting.Model, samples: TraceView) -> np.ndarray:
+            inputs = module_features(samples).astype(np.float64)
+            logits = np.einsum("nld,ldk->nlk", inputs, model["weights"][:, :-1]) + model["weights"][:, -1]
+            return softmax(logits, axis=2)
+
+        modules = view.derived((*key, "probabilities"), lambda whole: _fitting.judged(whole, key, fit, apply, features=own))
+        return np.concatenate([modules, view.probabilities[:, -1:]], axis=1)
+
+    def opinions(self, view: TraceView, values: Values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """h float64, answers int32 and their probabilities float64 of every exit but the last, [N, E - 1] each."""
+        key, fit, own = self.recipe(view, values)
 
         def apply(model: _fitting.Model, samples: TraceView) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if own:

@@ -82,18 +82,27 @@ def confidence_at(workload: Workload, balanced: float, static: Result) -> float 
 
 def _found(table: pd.DataFrame) -> list[str]:
     lines = []
-    ours = table[table.mechanism.isin(RULES[:2])]
-    for name, rows in ours.groupby("workload", sort=False):
-        best = rows.sort_values("saved, recorded", ascending=False).iloc[0]
-        confidence = table[(table.workload == name) & (table.mechanism == "max-softmax")].iloc[0]
-        equal = best["max-softmax at equal"]
+    for name, rows in table.groupby("workload", sort=False):
+        row = rows.set_index("mechanism")
+        confidence = row.loc[RULES[2]]
+        told = []
+        for rule in RULES[:2]:
+            one = row.loc[rule]
+            told.append(
+                f"{rule} saves {_percent(one['saved, recorded'])} for {_points(one['balanced lost, recorded'])} points "
+                f"(max-softmax at equal balanced accuracy {_percent(one['max-softmax at equal'])}), in shuffled order "
+                f"{_percent(one['saved, shuffled'])} for {_points(one['balanced lost, shuffled'])}"
+            )
         lines.append(
-            f"{name} (label persistence {best.persistence:.2f}): {best.mechanism} saves {_percent(best['saved, recorded'])} for "
-            f"{100 * best['balanced lost, recorded']:.1f} points; max-softmax tuned alike saves {_percent(confidence['saved, recorded'])} for "
-            f"{100 * confidence['balanced lost, recorded']:.1f}, and {_percent(equal)} at equal balanced accuracy; in shuffled order "
-            f"{best.mechanism} saves {_percent(best['saved, shuffled'])} for {100 * best['balanced lost, shuffled']:.1f} points."
+            f"{name} (label persistence {confidence.persistence:.2f}): {'; '.join(told)}. Max-softmax tuned alike saves "
+            f"{_percent(confidence['saved, recorded'])} for {_points(confidence['balanced lost, recorded'])}, always-first-exit "
+            f"{_percent(row.loc['first-exit', 'saved, recorded'])} for {_points(row.loc['first-exit', 'balanced lost, recorded'])}."
         )
     return lines
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _percent(share: float | None) -> str:
