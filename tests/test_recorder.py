@@ -350,3 +350,399 @@ def test_features_of_another_trace_are_refused(tmp_path):
     (tmp_path / "mixed" / "features.parquet").unlink()
     with pytest.raises(BadInput, match="recorded without features"):
         eesim.load_workload(tmp_path / "mixed").features()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a network, a dataset and a target may be
+
+
+def two_exits(path, *, classes=4, width=16, kind=None, order=(0, 1), softmax=False, copy=False, external=None, scale=1.0):
+    """An ONNX model of two exits over `x` [N, width]: the second stands on what the first stands on, transformed once more."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    kind = kind or TensorProto.FLOAT
+    weights = {"W": (width, 8), "H0": (8, classes), "V": (8, 8), "H1": (8, classes)}
+    tensors = [numpy_helper.from_array((scale * rng.standard_normal(shape)).astype(np.float32), name) for name, shape in weights.items()]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["f", "W"], ["a"]),
+        helper.make_node("Relu", ["a"], ["s"]),
+    ]
+    nodes += [helper.make_node("MatMul", ["s", "H0"], ["o0"])]
+    if copy:
+        nodes += [helper.make_node("Identity", ["o0"], ["o1"])]
+    else:
+        nodes += [
+            helper.make_node("MatMul", ["s", "V"], ["b"]),
+            helper.make_node("Relu", ["b"], ["t"]),
+            helper.make_node("MatMul", ["t", "H1"], ["o1"]),
+        ]
+    names = ["o0", "o1"]
+    if softmax:
+        nodes += [helper.make_node("Softmax", [name], [f"p{name}"]) for name in names]
+        names = [f"p{name}" for name in names]
+    outputs = [helper.make_tensor_value_info(names[place], TensorProto.FLOAT, ["n", classes]) for place in order]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", kind, ["n", width])], outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, str(path), **({"save_as_external_data": True, "location": external, "size_threshold": 0} if external else {}))
+    return path
+
+
+def rows(n=20, width=16, **changes):
+    rng = np.random.default_rng(1)
+    data = {
+        "x": rng.random((n, width)).astype(np.float32),
+        "label": rng.integers(0, 4, n),
+        "split": np.repeat(["calibration", "test"], [n // 2, n - n // 2]),
+    }
+    return data | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "telling"),
+    [
+        ({"label": np.arange(20) % 4 + 2**32}, "label: row 0: 4294967296 is outside"),
+        ({"stream_id": np.full(20, 2**32 + 7)}, "stream_id: row 0: 4294967303 is outside"),
+        ({"time_ns": np.full(20, 2**63 + 5, np.uint64)}, "time_ns: row 0: 9223372036854775813 is outside"),
+        ({"label": np.full(20, 9)}, "label: row 0: 9 is outside -1 (unknown) to 3"),
+        ({"sample_id": np.zeros(20, int)}, "sample_id: row 1: id 0 is used twice"),
+        ({"split": np.full(20, "calibration")}, "no row is of the test split"),
+        ({"classes": list("aabc")}, "classes: the class name 'a' is used 2 times"),
+        ({"inputs": np.zeros((20, 16))}, "inputs: says the same as 'x'; leave one of them out"),
+        ({"labels": np.zeros(20, int)}, "labels: says the same as 'label'"),
+        ({"x": np.full((20, 16), 1e300)}, "x: row 0: 1e+300 does not fit float32"),
+    ],
+)
+def test_what_can_be_known_is_checked_before_the_model_runs(tmp_path, monkeypatch, changes, telling):
+    from eesim.recorder import recording
+
+    monkeypatch.setattr(recording.OnnxModel, "run", None)
+    with pytest.raises(BadInput) as caught:
+        record(two_exits(tmp_path / "n.onnx"), rows(**changes), tmp_path / "t.parquet")
+    assert telling in str(caught.value) and not list(tmp_path.glob("t.parquet*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "telling"),
+    [
+        ("INT64", np.full((20, 16), 0.5), "0.5 does not fit int64, which the model takes (the data are float64)"),
+        ("UINT8", np.full((20, 16), 1000, np.int16), "1000 does not fit uint8"),
+        ("UINT8", np.full((20, 16), -1), "-1 does not fit uint8"),
+        ("BOOL", np.full((20, 16), 2), "2 does not fit bool"),
+        ("UINT8", np.full((20, 16), 7.0), None),
+        ("BOOL", np.ones((20, 16), int), None),
+    ],
+)
+def test_inputs_are_never_changed_to_fit_a_model(tmp_path, kind, values, telling):
+    from onnx import TensorProto
+
+    network = two_exits(tmp_path / "n.onnx", kind=getattr(TensorProto, kind))
+    if telling is None:
+        assert len(record(network, rows(x=values), tmp_path / "t.parquet")) == 20
+        return
+    with pytest.raises(BadInput) as caught:
+        record(network, rows(x=values), tmp_path / "t.parquet")
+    assert telling in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "telling"),
+    [
+        ({"tau_edge": float("nan")}, "tau_edge: 'nan' must be a finite number of at least 0"),
+        ({"tau_edge": -1}, "tau_edge: '-1'"),
+        ({"tau_edge": "x"}, "tau_edge: 'x'"),
+        ({"input_range": (0, float("inf"))}, "must be two finite numbers"),
+        ({"source": {"name": np.float32(3)}}, "name: must be text"),
+        ({"seed": "x"}, "seed: 'x' must be a whole number"),
+        ({"outputs": "o0"}, "outputs: must be a list of names"),
+        ({"classes": "abcd"}, "classes: must be a list of names"),
+        ({"features": "t.parquet"}, "trace and features cannot be one file"),
+    ],
+)
+def test_options_that_cannot_be_used(tmp_path, monkeypatch, options, telling):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        record(two_exits(tmp_path / "n.onnx"), rows(), "t.parquet", **options)
+    assert telling in str(caught.value) and not (tmp_path / "t.parquet").exists()
+
+
+def test_numbers_of_numpy_are_numbers_and_a_folder_is_no_target(tmp_path):
+    network = two_exits(tmp_path / "n.onnx")
+    assert record(network, rows(), tmp_path / "t.parquet", seed=np.int64(3), tau_edge=np.float32(0.5)).header.seed == 3
+    (tmp_path / "f.parquet").mkdir()
+    with pytest.raises(BadInput, match="is a folder, not a file"):
+        record(network, rows(), tmp_path / "f.parquet")
+    with pytest.raises(BadInput, match=r"is a folder, not an .npz file"):
+        record(network, tmp_path, tmp_path / "t.parquet")
+    for dataset in (np.zeros((4, 16)), None):
+        with pytest.raises(BadInput, match=r"a dataset is an .npz file"):
+            record(network, dataset, tmp_path / "t.parquet")
+
+
+def test_the_order_of_the_exits_is_checked(tmp_path):
+    for changes, telling in (
+        ({"order": (1, 0)}, "'o1' has more layers behind them than the final 'o0'"),
+        ({"copy": True}, "'o1' has no layer of its own"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            record(two_exits(tmp_path / "n.onnx", **changes), rows(), tmp_path / "t.parquet")
+        assert telling in str(caught.value) and "the final exit must come last" in str(caught.value)
+
+
+def test_models_that_end_in_a_softmax(tmp_path):
+    said = []
+    trace = record(two_exits(tmp_path / "p.onnx", softmax=True), rows(), tmp_path / "p.parquet", warn=said.append)
+    assert len(said) == 1 and "exits 0, 1 answered are probabilities, not logits" in said[0]
+    plain = record(two_exits(tmp_path / "l.onnx"), rows(), tmp_path / "l.parquet", logits="float32", warn=said.append)
+    taken = record(tmp_path / "p.onnx", rows(), tmp_path / "q.parquet", probabilities=True, logits="float32", warn=said.append)
+    assert len(said) == 1 and (trace.logits >= 0).all()
+    shift = plain.logits - plain.logits.max(axis=2, keepdims=True)
+    np.testing.assert_allclose(taken.logits - taken.logits.max(axis=2, keepdims=True), shift, atol=1e-3)
+    with pytest.raises(BadInput, match="leave --probabilities out"):
+        record(tmp_path / "l.onnx", rows(), tmp_path / "r.parquet", probabilities=True)
+
+
+def test_parts_hold_answers_only_so_that_columns_and_types_may_be_mended(tmp_path, monkeypatch):
+    from eesim.recorder import recording
+
+    network, target = two_exits(tmp_path / "n.onnx", scale=60.0), tmp_path / "t.parquet"
+    with pytest.raises(BadInput, match=r"record with --logits float32 .*1 finished parts are kept in '.*t.parquet.parts-"):
+        record(network, rows(), target)
+    assert len(list(tmp_path.glob("t.parquet.parts-*"))) == 1
+    monkeypatch.setattr(recording.OnnxModel, "run", None)
+    assert len(record(network, rows(split=np.full(20, "test"), stream_id=np.arange(20)), target, logits="float32", difficulty=False)) == 20
+    assert not list(tmp_path.glob("t.parquet.parts-*"))
+
+
+def test_a_failed_first_batch_leaves_nothing_and_a_whole_trace_no_parts_of_other_settings(tmp_path):
+    network = two_exits(tmp_path / "n.onnx")
+    with pytest.raises(BadInput, match=r"cannot run on these inputs: .*Got: 15 Expected: 16"):
+        record(network, rows(width=15), tmp_path / "t.parquet")
+    assert not list(tmp_path.glob("t.parquet*"))
+    (tmp_path / "t.parquet.parts-of-another-time").mkdir()
+    record(network, rows(), tmp_path / "t.parquet")
+    assert [path.name for path in tmp_path.glob("t.parquet*")] == ["t.parquet"]
+
+
+def test_features_are_named_after_their_trace_and_workloads_take_the_right_ones(tmp_path):
+    from test_cli import eesim as command
+
+    network = two_exits(tmp_path / "n.onnx")
+    for name, data in (("trace", rows()), ("a", rows(30)), ("b", rows(40))):
+        record(network, data, tmp_path / f"{name}.parquet", features=name != "b")
+    assert {path.name for path in tmp_path.glob("*features*")} == {"features.parquet", "a.features.parquet"}
+    for name, count in (("trace", 20), ("a", 30)):
+        command("workloads", "new", f"of {name}", "--onnx", "n.onnx", "--trace", f"{name}.parquet", cwd=tmp_path, check=0)
+        assert len(eesim.load_workload(tmp_path / f"of {name}").features()[0]) == count - count // 2
+    done = command("workloads", "new", "of b", "--onnx", "n.onnx", "--trace", "b.parquet", cwd=tmp_path, check=0)
+    assert "recorded with another trace, so it is not copied" in done.stderr and not (tmp_path / "of b" / "features.parquet").exists()
+    assert "--workload './of b' " in done.stderr
+    done = command("workloads", "new", tmp_path / "of_c", "--onnx", "n.onnx", "--trace", "b.parquet", cwd=tmp_path, check=0)
+    assert f"--workload {tmp_path}/of_c " in done.stderr
+
+
+def test_weights_outside_the_model_are_part_of_it(tmp_path):
+    from test_cli import eesim as command
+
+    from eesim.recorder.models import OnnxModel
+
+    def fingerprint():
+        return OnnxModel(network, outputs=None, final_head=None, features=False, batch=4).fingerprint
+
+    network = two_exits(tmp_path / "e.onnx", external="weights.bin")
+    first = fingerprint()
+    record(network, rows(), tmp_path / "t.parquet")
+    command("workloads", "new", "task", "--onnx", "e.onnx", "--trace", "t.parquet", cwd=tmp_path, check=0)
+    assert (record(tmp_path / "task" / "network.onnx", rows(), tmp_path / "u.parquet").logits == read_trace(tmp_path / "t.parquet").logits).all()
+    weights = np.fromfile(tmp_path / "weights.bin", np.float32)
+    (-weights).tofile(tmp_path / "weights.bin")
+    assert fingerprint() != first
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(BadInput, match=r"its weights are in 'weights.bin', which is missing beside it"):
+        record(network, rows(), tmp_path / "t.parquet")
+
+
+def test_doubts_about_a_dataset_are_said(tmp_path):
+    said = []
+    images = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
+    from eesim.recorder.dataset import Dataset
+    from eesim.recorder.scaling import Difficulty
+
+    Difficulty(Dataset({"x": images, "lable": np.zeros(6, int)}, ["x"], 4, said.append), True, None, None, said.append)
+    assert said[0] == "the array 'lable' is not used; did you mean 'label'?"
+    assert "'x' is of shape [N, 8, 8, 3] and looks like [N, H, W, C]" in said[1] and len(said) == 2
+    Difficulty(Dataset({"x": images.transpose(0, 3, 1, 2)}, ["x"], 4, said.append), True, None, None, said.append)
+    assert len(said) == 2
+    record(two_exits(tmp_path / "n.onnx"), {"x": rows()["x"]}, tmp_path / "t.parquet", warn=said.append)
+    assert said[2:] == ["no label is known, so accuracy cannot be told", "there is no calibration split, so no mechanism can be tuned on this trace"]
+
+
+def test_a_later_batch_outside_the_range_is_refused_not_clipped(tmp_path):
+    network, data = two_exits(tmp_path / "n.onnx"), rows()
+    batches = [(data["x"][:10], data["label"][:10]), (data["x"][10:] * 9, data["label"][10:])]
+    with pytest.raises(BadInput, match="must lie in"):
+        record(network, batches, tmp_path / "t.parquet")
+    assert len(record(network, batches, tmp_path / "t.parquet", input_range=(0, 1))) == 20
+
+
+def test_batches_of_an_iterable_are_named(tmp_path):
+    network, data = two_exits(tmp_path / "n.onnx"), rows()
+    for label, telling in ((np.full(10, -3), "batch 1: row 0: -3 is outside"), (np.full(10, 7), "row 10: 7 is outside -1 (unknown) to 3")):
+        with pytest.raises(BadInput) as caught:
+            record(network, [(data["x"][:10], data["label"][:10]), (data["x"][10:], label)], tmp_path / "t.parquet")
+        assert telling in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["encrypted", "compressed", "huge", "garbage", "array"])
+def test_broken_npz_files_are_one_line(tmp_path, name):
+    import zipfile
+
+    path = tmp_path / "d.npz"
+    np.savez(path, **rows())
+    content = bytearray(path.read_bytes())
+    entry = content.find(b"PK\x01\x02")
+    if name == "encrypted":
+        content[entry + 8] |= 1
+        content[6] |= 1
+    elif name == "compressed":
+        content[entry + 10] = content[8] = 99
+    path.write_bytes(b"garbage" * 10 if name == "garbage" else content)
+    if name == "huge":
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (900000000000000, 3), }".ljust(117) + "\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", b"\x93NUMPY\x01\x00v\x00" + header.encode())
+    elif name == "array":
+        with path.open("wb") as stream:
+            np.save(stream, np.zeros(3))
+    with pytest.raises(BadInput, match=r"not a readable \.npz file") as caught:
+        record(two_exits(tmp_path / "n.onnx"), path, tmp_path / "t.parquet")
+    assert "pickle" not in str(caught.value) and "protocol" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Torch modules
+
+
+def answering(kind):
+    """A torch module of two exits that answers in the way named."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+
+    class Answering(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.drop, self.seen = torch.nn.Linear(16, 4), torch.nn.Linear(16, 4), torch.nn.Dropout(0.5), []
+
+        def forward(self, x):
+            self.seen.append(len(x))
+            a, b = self.first(x), self.second(self.drop(x))
+            answers = {"list": lambda: [a, b], "dict": lambda: {"a": a}, "none": lambda: None, "empty": lambda: [], "one": lambda: a,
+                       "numpy": lambda: [a.numpy(), b.numpy()], "stacked": lambda: torch.stack([a, b]), "one with features": lambda: (a, [x]),
+                       "ragged": lambda: [a, b[:, :2]], "text": lambda: ["a", "b"]}  # fmt: skip
+            return answers[kind]()
+
+    return Answering()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("list", 2), ("numpy", 2), ("one", 1), ("one with features", 1), ("dict", "answers dict"), ("none", "answers NoneType"),
+     ("empty", "answers list"), ("stacked", "exit 0 answers [2, 20, 4] to 20 samples"), ("ragged", "exit 1 answers [20, 2] to 20 samples"),
+     ("text", "answers str")],
+)  # fmt: skip
+def test_what_a_module_answers(tmp_path, kind, expected):
+    if isinstance(expected, int):
+        assert record(answering(kind), rows(), tmp_path / "t.parquet").exits == expected
+        return
+    with pytest.raises(BadInput) as caught:
+        record(answering(kind), rows(), tmp_path / "t.parquet")
+    assert expected in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_module_keeps_its_mode_and_gets_batches_of_the_size_asked_for(tmp_path):
+    module = answering("list").train()
+    module.second.eval()
+    record(module, rows(50), tmp_path / "t.parquet", batch=20)
+    assert module.training and module.drop.training and not module.second.training and module.seen == [20, 20, 10]
+    with pytest.raises(BadInput, match="Answering cannot run on inputs of shape"):
+        record(module, rows(width=15), tmp_path / "u.parquet")
+    assert module.training
+    with pytest.raises(BadInput, match=r"is the class Answering; make a module of it, such as Answering\(\)"):
+        record(type(module), rows(), tmp_path / "u.parquet")
+
+
+def test_a_module_is_known_by_its_code_as_well_as_by_its_weights():
+    import types
+
+    from eesim.recorder.models import _fingerprint
+
+    first, second = answering("list"), answering("list")
+    assert _fingerprint(first) == _fingerprint(second)
+    second.forward = types.MethodType(lambda self, x: [-self.first(x), self.second(x)], second)
+    here = _fingerprint(second)
+    second.forward = types.MethodType(eval("lambda self, x: [self.first(x), -self.second(x)]"), second)  # of no file
+    assert len({_fingerprint(first), here, _fingerprint(second)}) == 3
+    with_other_weights = answering("list")
+    with_other_weights.first.weight.data += 1
+    assert _fingerprint(with_other_weights) != _fingerprint(first)
+
+
+def test_every_kind_of_module_and_batch_is_recorded(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    data = rows()
+    plain = record(answering("list"), data, tmp_path / "t.parquet").logits.astype(float)
+    for module in (answering("list").bfloat16(), answering("list").double()):
+        np.testing.assert_allclose(record(module, data, tmp_path / "t.parquet").logits.astype(float), plain, atol=0.03)
+    inputs = torch.from_numpy(data["x"])
+    for batch in (inputs.bfloat16(), inputs.clone().requires_grad_(), inputs.double()):
+        trace = record(answering("list"), [(batch, data["label"])], tmp_path / "u.parquet")
+        np.testing.assert_allclose(trace.logits.astype(float), plain, atol=0.03)
+
+
+def test_the_total_of_a_loader_is_what_it_holds(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    data = rows(50)
+    whole = torch.utils.data.TensorDataset(torch.from_numpy(data["x"]), torch.from_numpy(data["label"]))
+    for options, count in (({}, 50), ({"drop_last": True}, 48)):
+        seen = []
+        loader = torch.utils.data.DataLoader(whole, batch_size=8, **options)
+        record(answering("list"), loader, tmp_path / "t.parquet", progress=lambda done, total, seen=seen: seen.append((done, total)))
+        assert seen[-1] == (count, count)
+
+
+def test_modules_from_files_are_made_or_refused_in_one_line(tmp_path):
+    pytest.importorskip("torch", reason="needs torch")
+    from eesim.recorder.models import _fingerprint
+    from eesim.recorder.torch_file import module_of
+
+    text = "import torch\nclass M(torch.nn.Module):\n    def forward(self, x): return [x[:, :4], SIGN * x[:, 4:8]]\nSIGN = 1\n"
+    path = tmp_path / "m.py"
+    path.write_text(text + "def build(): return M()\ndef none(): pass\n")
+    first = _fingerprint(module_of(f"{path}:build"))
+    path.write_text(text.replace("SIGN = 1", "SIGN = -1") + "def build(): return M()\ndef none(): pass\n")
+    assert _fingerprint(module_of(f"{path}:build")) != first, "the text of the file counts, not only that of the class"
+    for place, telling in ((f"{path}", f"such as {path}:build"), (f"{path}:none", "'none' returns NoneType, not a torch module")):
+        with pytest.raises(BadInput) as caught:
+            module_of(place)
+        assert telling in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        ("trace record m d -o t.parquet", True),
+        ("trace record m d -ot.parquet", True),
+        ("trace record m d --out=t.parquet", True),
+        ("sweep --out o", True),
+        ("sweep --workloads a", False),
+        ("plan --out p.json", False),
+        ("trace record m d --outputs a", False),
+    ],
+)
+def test_the_hint_after_an_interruption(arguments, kept):
+    from eesim.cli.main import _continues
+
+    assert _continues(arguments.split()) == kept
