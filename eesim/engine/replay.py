@@ -170,7 +170,7 @@ def lanes_tally(
 
 
 _ALLOCATING: set = set()
-"""Steps that make arrays of their own."""
+"""Steps that make arrays of their own. (On disk both kernels of a step have one name, so a later process finds the one that compiled.)"""
 
 
 def _kernel(mechanism: Mechanism):
