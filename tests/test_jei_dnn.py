@@ -196,7 +196,7 @@ def test_warm_up_is_sgd_with_an_early_stop_at_the_best(batches, stopped):
     order = training.batches(np.random.default_rng(1), rows[16:], batches)
     wanted, steps = twin_warm_up(features[:, 0], labels, order, rows[:16], 4, 3.0, weights[0].copy())
     assert (steps < batches) == stopped
-    training.warm_up_module(np.ascontiguousarray(features[:, 0]), labels, order, rows[:16], 4, 3.0, weights[0])
+    training.warm_up_module(features, 0, labels, order, rows[:16], 4, 3.0, weights)
     assert_allclose(weights[0], wanted, rtol=0, atol=1e-9)
 
 

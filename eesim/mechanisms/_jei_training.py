@@ -109,7 +109,7 @@ def warm_up(features: np.ndarray, labels: np.ndarray, classes: int, seed: int) -
     every = min(max(-(-rest.size // BATCH), 20), LOOK_EVERY)
     weights = np.zeros((exits, size + 1, classes))
     for exit in range(exits):
-        warm_up_module(np.ascontiguousarray(plain[:, exit]), labels, order, held, every, float(exits + 1 - exit), weights[exit])
+        warm_up_module(plain, exit, labels, order, held, every, float(exits + 1 - exit), weights)
     return {"weights": weights, "mean": mean, "deviation": deviation}
 
 
@@ -232,15 +232,18 @@ def gate_moments(statistics, leave, weight, decay, gate):
 
 
 @njit(cache=True)
-def module_softmax(features, weights, logarithm, out):
-    """Softmax of one module [D + 1, K] for the features of one sample [D], and its logarithm; both [K], written in place."""
-    size, classes = features.size, out.size
+def module_softmax(features, row, weights, exit, logarithm, out):
+    """Softmax of the module of one exit for one sample, and its logarithm; both [K], written in place.
+
+    Here and below, whole arrays and places are handed down: a slice would cost as much as the computing.
+    """
+    size, classes = features.shape[2], out.size
     for k in range(classes):
-        logarithm[k] = weights[size, k]
+        logarithm[k] = weights[exit, size, k]
     for d in range(size):
-        value = features[d]
+        value = features[row, exit, d]
         for k in range(classes):
-            logarithm[k] += value * weights[d, k]
+            logarithm[k] += value * weights[exit, d, k]
     most = logarithm[0]
     for k in range(1, classes):
         most = max(most, logarithm[k])
@@ -256,8 +259,8 @@ def module_softmax(features, weights, logarithm, out):
 
 
 @njit(cache=True)
-def statistics_of(logarithm, probabilities, out):
-    """`softmax_statistics` of one softmax [K] and its logarithm, written to `out` [4]."""
+def statistics_of(logarithm, probabilities, out, row, exit):
+    """`softmax_statistics` of one softmax [K] and its logarithm, written to `out[row, exit]` [4]."""
     first, second, entropy, squares, powers = -1.0, -1.0, 0.0, 0.0, 0.0
     for k in range(probabilities.size):
         value = probabilities[k]
@@ -268,62 +271,64 @@ def statistics_of(logarithm, probabilities, out):
         entropy -= value * logarithm[k]
         squares += value * value
         powers += value * value * logarithm[k]
-    out[0], out[1], out[2], out[3] = first, entropy, first - second, np.log(squares) - 2.0 * powers / squares
+    out[row, exit, 0], out[row, exit, 1] = first, entropy
+    out[row, exit, 2], out[row, exit, 3] = first - second, np.log(squares) - 2.0 * powers / squares
 
 
 @njit(cache=True)
-def module_step(gradient, speed, weights, rate, share):
-    """One step of SGD with momentum and weight decay; `gradient` is scaled by `share` and zeroed."""
-    for d in range(weights.shape[0]):
-        for k in range(weights.shape[1]):
-            speed[d, k] = MOMENTUM * speed[d, k] + gradient[d, k] * share + DECAY * weights[d, k]
-            weights[d, k] -= rate * speed[d, k]
-            gradient[d, k] = 0.0
+def module_step(gradient, speed, weights, exit, rate, share):
+    """One step of SGD with momentum and weight decay for the module of one exit; its `gradient` is scaled by `share` and zeroed."""
+    for d in range(weights.shape[1]):
+        for k in range(weights.shape[2]):
+            speed[exit, d, k] = MOMENTUM * speed[exit, d, k] + gradient[exit, d, k] * share + DECAY * weights[exit, d, k]
+            weights[exit, d, k] -= rate * speed[exit, d, k]
+            gradient[exit, d, k] = 0.0
 
 
 @njit(cache=True)
-def learn_from(features, label, share, said, gradient):
-    """Add a sample's gradient of share * cross-entropy to `gradient` [D + 1, K]; `said` [K] is its softmax and is used up."""
-    size, classes = features.size, said.size
+def learn_from(features, row, exit, label, share, said, gradient):
+    """Add a sample's gradient of share * cross-entropy to `gradient[exit]` [D + 1, K]; `said` [K] is its softmax and is used up."""
+    size, classes = features.shape[2], said.size
     said[label] -= 1.0
     for k in range(classes):
         said[k] *= share
-        gradient[size, k] += said[k]
+        gradient[exit, size, k] += said[k]
     for d in range(size):
-        value = features[d]
+        value = features[row, exit, d]
         for k in range(classes):
-            gradient[d, k] += value * said[k]
+            gradient[exit, d, k] += value * said[k]
 
 
 @njit(cache=True)
-def warm_up_module(features, labels, order, held, every, share, weights):
-    """Train one module alone on features [n, D]; `weights` [D + 1, K] ends as it was best on the rows `held`.
+def warm_up_module(features, exit, labels, order, held, every, share, weights):
+    """Train the module of one exit alone; `weights[exit]` ends as it was best on the rows `held`.
 
-    order: rows in the order in which they are learned from, whole batches; they are looked at every `every` batches. Ends
-    when `PATIENCE` looks show no improvement, or with `order`.
+    features [n, L, D], weights [L, D + 1, K]; order: rows in the order in which they are learned from, whole batches; they
+    are looked at every `every` batches. Ends when `PATIENCE` looks show no improvement, or with `order`.
     """
-    classes, count = weights.shape[1], order.size // BATCH
-    gradient, speed, best = np.zeros_like(weights), np.zeros_like(weights), weights.copy()
+    classes, count = weights.shape[2], order.size // BATCH
+    gradient, speed, best = np.zeros_like(weights), np.zeros_like(weights), weights[exit].copy()
     said, logarithm = np.empty(classes), np.empty(classes)
     least, worse = np.inf, 0
     for batch in range(count):
-        for row in order[batch * BATCH : (batch + 1) * BATCH]:
-            module_softmax(features[row], weights, logarithm, said)
-            learn_from(features[row], labels[row], share, said, gradient)
-        module_step(gradient, speed, weights, RATE, 1.0 / BATCH)
+        for place in range(batch * BATCH, (batch + 1) * BATCH):
+            row = order[place]
+            module_softmax(features, row, weights, exit, logarithm, said)
+            learn_from(features, row, exit, labels[row], share, said, gradient)
+        module_step(gradient, speed, weights, exit, RATE, 1.0 / BATCH)
         if (batch + 1) % every == 0 or batch + 1 == count:
             loss = 0.0
             for row in held:
-                module_softmax(features[row], weights, logarithm, said)
+                module_softmax(features, row, weights, exit, logarithm, said)
                 loss -= logarithm[labels[row]]
             if loss < least:
                 least, worse = loss, 0
-                best[:] = weights
+                best[:] = weights[exit]
             else:
                 worse += 1
                 if worse == PATIENCE:
                     break
-    weights[:] = best
+    weights[exit] = best
 
 
 @njit(cache=True)
@@ -332,9 +337,9 @@ def look(features, labels, weights, loss, statistics):
     said, logarithm = np.empty(weights.shape[2]), np.empty(weights.shape[2])
     for row in range(labels.size):
         for exit in range(weights.shape[0]):
-            module_softmax(features[row, exit], weights[exit], logarithm, said)
+            module_softmax(features, row, weights, exit, logarithm, said)
             loss[row, exit] = -logarithm[labels[row]]
-            statistics_of(logarithm, said, statistics[row, exit])
+            statistics_of(logarithm, said, statistics, row, exit)
 
 
 @njit(cache=True)
@@ -345,26 +350,27 @@ def module_turn(features, labels, order, rate, by_mass, gates, weights, speed):
     """
     exits, classes = weights.shape[0], weights.shape[2]
     gradient = np.zeros_like(weights)
-    said, logarithm, seen = np.empty(classes), np.empty(classes), np.empty(STATISTICS)
+    said, logarithm, seen = np.empty(classes), np.empty(classes), np.empty((1, 1, STATISTICS))
     for batch in range(order.size // BATCH):
-        for row in order[batch * BATCH : (batch + 1) * BATCH]:
+        for place in range(batch * BATCH, (batch + 1) * BATCH):
+            row = order[place]
             spent = 0.0
             for exit in range(exits):
                 mass = 1.0
                 if by_mass and spent >= 1.0:
                     break
-                module_softmax(features[row, exit], weights[exit], logarithm, said)
+                module_softmax(features, row, weights, exit, logarithm, said)
                 if by_mass:
-                    statistics_of(logarithm, said, seen)
+                    statistics_of(logarithm, said, seen, 0, 0)
                     total = gates[exit, STATISTICS]
                     for index in range(STATISTICS):
-                        total += gates[exit, index] * seen[index]
+                        total += gates[exit, index] * seen[0, 0, index]
                     gate = 1.0 / (1.0 + np.exp(-total))
                     mass = max(0.0, min(gate, 1.0 - spent))
                     spent += gate
-                learn_from(features[row, exit], labels[row], mass, said, gradient[exit])
+                learn_from(features, row, exit, labels[row], mass, said, gradient)
         for exit in range(exits):
-            module_step(gradient[exit], speed[exit], weights[exit], rate, 1.0 / BATCH)
+            module_step(gradient, speed, weights, exit, rate, 1.0 / BATCH)
 
 
 @njit(cache=True)
@@ -373,7 +379,7 @@ def ask_modules(features, weights, answers, confidence, statistics):
     said, logarithm = np.empty(weights.shape[2]), np.empty(weights.shape[2])
     for row in range(features.shape[0]):
         for exit in range(weights.shape[0]):
-            module_softmax(features[row, exit], weights[exit], logarithm, said)
-            statistics_of(logarithm, said, statistics[row, exit])
+            module_softmax(features, row, weights, exit, logarithm, said)
+            statistics_of(logarithm, said, statistics, row, exit)
             answers[row, exit] = np.argmax(said)
             confidence[row, exit] = statistics[row, exit, 0]

@@ -18,7 +18,7 @@ from eesim.trace.view import TraceView
 
 HALF = 0.5
 FITTED_GRID = ((0.003, 0.01, 0.05, 0.2, 0.7, 2.0), (5.0, 0.2))
-RECORDED_GRID = ((0.003, 0.01, 0.05, 0.1, 0.3, 0.7, 1.0, 1.5, 2.0), (5.0, 1.0, 0.5, 0.2, 0.1, 0.05))
+RECORDED_GRID = ((0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0), (5.0, 1.0, 0.5, 0.2, 0.1, 0.05))
 """Trade-offs and largest positive weights that tuning tries. The public grid is .01 to 7, always with weight 5."""
 
 
