@@ -96,7 +96,7 @@ def test_the_bar_of_queue_aware_by_hand():
     assert asked(AWARE, 1, scores, values, queue=2) == STOP and asked(AWARE, 1, scores, values, queue=1) == 2
     assert asked(AWARE, 0, scores, values, slack=500) == STOP, ".875 - .5 * .5 = .625"
     assert asked(AWARE, 0, scores, values, slack=501) == 1
-    assert asked(AWARE, 0, scores, values, slack=500, queue=1, following=750) == STOP, ".875 - 1 / 16 - .5 / 3 < .625"
+    assert asked(AWARE, 0, scores, values, slack=500, queue=2, following=750) == STOP, ".875 - 2 / 16 - .5 / 3 < .625"
     assert asked(AWARE, 0, scores, values, slack=1000) == 1, "the next stage fits"
     assert asked(AWARE, 0, [0.24, 0.1, 0.1], values, queue=100) == 1 and asked(AWARE, 0, [0.25, 0.1, 0.1], values, queue=100) == STOP, "the floor"
     assert asked(AWARE, 0, [0.2, 0.1, 0.1], [0.2, 0.2, 0.1, 0.4, 0.3]) == STOP, "the floor raises no threshold"
