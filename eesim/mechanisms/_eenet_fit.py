@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
-from eesim.mechanisms._fitting import Model, fitted
+from eesim.mechanisms._fitting import Model
 from eesim.mechanisms._logistic import minimum
 from eesim.mechanisms._losses import budget_loss, cut_cross_entropy, exit_distribution
 from eesim.trace.view import TraceView
@@ -21,14 +24,14 @@ def fit(view: TraceView, budget: float, costs: tuple[float, ...], settings: tupl
     alpha_ce, alpha_cost, beta, ratio, sharpness = settings
     known = view.label >= 0
     seen, right = inputs(view)[known], (view.correct[known] == 1).astype(np.float64)
-    begin = fitted(view, ("eenet", "start"), fit_start)["weights"]
+    begin = begun(view, start_scores)
     past = np.clip(scores_of(begin, seen), 0, 1)
     whole, widths = with_past(seen, past)
     hidden = np.maximum((widths * ratio).astype(np.int64), 1)
     rows = np.linspace(0, len(right) - 1, min(ROWS, len(right))).round().astype(int)
     wanted = past[rows] ** beta + 1e-9
     wanted /= wanted.sum(axis=1, keepdims=True)
-    part, prices = np.ascontiguousarray(whole[rows]), np.asarray(costs)
+    part, prices = np.ascontiguousarray(whole[:, rows]), np.asarray(costs)
     networks = minimum(
         lambda place: budget_loss(place, part, widths, hidden, sharpness, wanted, prices, budget, alpha_ce, alpha_cost),
         _start(widths, hidden), SHARE_STEPS,
@@ -38,11 +41,31 @@ def fit(view: TraceView, budget: float, costs: tuple[float, ...], settings: tupl
     return {"weights": weights, "networks": networks, "hidden": hidden, "sharpness": np.array(sharpness)}
 
 
-def fit_start(view: TraceView) -> Model:
+def start_scores(view: TraceView) -> np.ndarray:
     """Score weights where every sample counts alike: the same for every budget."""
     known = view.label >= 0
     right = (view.correct[known] == 1).astype(np.float64)
-    return {"weights": fitted_scores(inputs(view)[known], right, np.full(right.shape, 1 / len(right)), None, SCORE_STEPS)}
+    return fitted_scores(inputs(view)[known], right, np.full(right.shape, 1 / len(right)), None, SCORE_STEPS)
+
+
+class _Begun:
+    """Remembers `start_scores` of the calibration split and its folds while the split is in memory.
+
+    An object that is called, not a dictionary: what models are kept under on disk includes the globals that a fit reads.
+    """
+
+    def __init__(self):
+        self.kept: WeakKeyDictionary[TraceView, dict[bytes, np.ndarray]] = WeakKeyDictionary()
+
+    def __call__(self, view: TraceView, make: Callable[[TraceView], np.ndarray]) -> np.ndarray:
+        known = self.kept.setdefault(view.calibration, {})
+        rows = view.rows.tobytes()
+        if rows not in known:
+            known[rows] = make(view)
+        return known[rows]
+
+
+begun = _Begun()
 
 
 def applied(model: Model, view: TraceView) -> tuple[np.ndarray, np.ndarray]:
@@ -60,12 +83,12 @@ def inputs(view: TraceView) -> np.ndarray:
 
 
 def with_past(seen: np.ndarray, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of the exits with earlier scores last, float64 [n, E, K + 2 + E], and how many columns of each exit count, int64 [E]."""
+    """Inputs of the exits with earlier scores last, float64 [E, n, K + 2 + E], and how many columns of each exit count, int64 [E]."""
     samples, exits, size = seen.shape
-    whole = np.zeros((samples, exits, size + exits))
-    whole[:, :, :size] = seen
+    whole = np.zeros((exits, samples, size + exits))
+    whole[:, :, :size] = seen.transpose(1, 0, 2)
     for exit in range(exits):
-        whole[:, exit, size : size + exit] = past[:, :exit]
+        whole[exit, :, size : size + exit] = past[:, :exit]
     return whole, size + np.arange(exits)
 
 

@@ -94,12 +94,12 @@ def arithmetic(place, parts, label):
 
 @njit(cache=True)
 def cut_cross_entropy(place, inputs, target, share, edge):
-    """Sum of share * cross-entropy of the linear score w.x, cut to [0, 1], against target (0 or 1), with a trace of weight decay.
+    """Sum of share * cross-entropy of the linear score w.x, cut to [0, 1], against target (0 or 1), with some weight decay.
 
     0 past the right end; within `edge` of the wrong one, and past it, the tangent goes on. inputs float64 [n, D].
     """
     samples, size = inputs.shape
-    gradient, value = 1e-6 * place, 0.5e-6 * (place * place).sum()
+    gradient, value = 1e-3 * place, 0.5e-3 * (place * place).sum()
     for sample in range(samples):
         said = 0.0
         for column in range(size):
@@ -122,20 +122,35 @@ def cut_cross_entropy(place, inputs, target, share, edge):
 
 @njit(cache=True)
 def exit_distribution(place, inputs, widths, hidden, sharpness):
-    """Softmax over exits of sharpness * sigmoid(network of the exit), float64 [n, E]; sigmoid outputs alike; hidden layers [n, E, H].
+    """Softmax over exits of sharpness * sigmoid(network of the exit), float64 [n, E]; sigmoid outputs alike; hidden layers [E, n, H].
 
-    inputs float64 [n, E, D]; of exit e the first widths[e] columns count. place: for each exit weights [widths[e], hidden[e]],
+    inputs float64 [E, n, D]; of exit e the first widths[e] columns count. place: for each exit weights [widths[e], hidden[e]],
     hidden biases, output weights, output bias, one after the other.
     """
-    samples, exits, _ = inputs.shape
+    exits, samples, _ = inputs.shape
     shares, ends = np.empty((samples, exits)), np.empty((samples, exits))
-    middles = np.empty((samples, exits, hidden.max()))
+    middles = np.zeros((exits, samples, hidden.max()))
+    at = 0
+    for exit in range(exits):
+        size, width = hidden[exit], widths[exit]
+        weights = place[at : at + size * width].reshape(width, size)
+        at += size * width
+        bias, out, last = place[at : at + size], place[at + size : at + 2 * size], place[at + 2 * size]
+        at += 2 * size + 1
+        for sample in range(samples):
+            row, middle = inputs[exit, sample], middles[exit, sample]
+            for unit in range(size):
+                middle[unit] = bias[unit]
+            for column in range(width):
+                value = row[column]
+                for unit in range(size):
+                    middle[unit] += value * weights[column, unit]
+            raw = last
+            for unit in range(size):
+                middle[unit] = _sigmoid(middle[unit])
+                raw += middle[unit] * out[unit]
+            ends[sample, exit] = _sigmoid(raw)
     for sample in range(samples):
-        at = 0
-        for exit in range(exits):
-            size, width = hidden[exit], widths[exit]
-            ends[sample, exit] = _through(place, at, inputs[sample, exit], width, size, middles[sample, exit])
-            at += size * (width + 2) + 1
         top, total = ends[sample].max(), 0.0
         for exit in range(exits):
             shares[sample, exit] = np.exp(sharpness * (ends[sample, exit] - top))
@@ -146,29 +161,12 @@ def exit_distribution(place, inputs, widths, hidden, sharpness):
 
 
 @njit(cache=True)
-def _through(place, at, row, width, size, middle):
-    """Output of one exit's network, whose parameters begin at `at`; its hidden layer is left in `middle`."""
-    bias = at + size * width
-    for unit in range(size):
-        middle[unit] = place[bias + unit]
-    for column in range(width):
-        begin, value = at + column * size, row[column]
-        for unit in range(size):
-            middle[unit] += value * place[begin + unit]
-    raw = place[bias + 2 * size]
-    for unit in range(size):
-        middle[unit] = _sigmoid(middle[unit])
-        raw += middle[unit] * place[bias + size + unit]
-    return _sigmoid(raw)
-
-
-@njit(cache=True)
 def budget_loss(place, inputs, widths, hidden, sharpness, wanted, prices, budget, alpha_ce, alpha_cost):
     """alpha_ce KL(wanted || distribution), mean over elements, + alpha_cost |E[cost] - budget| / budget, times 1000.
 
     wanted float64 [n, E], rows add up to 1; prices float64 [E]. |x| is sqrt(x^2 + 1e-8), so that there is a slope at 0.
     """
-    samples, exits, _ = inputs.shape
+    exits, samples, _ = inputs.shape
     shares, ends, middles = exit_distribution(place, inputs, widths, hidden, sharpness)
     expected, value = np.zeros(samples), 0.0
     for sample in range(samples):
@@ -179,24 +177,28 @@ def budget_loss(place, inputs, widths, hidden, sharpness, wanted, prices, budget
     length = np.sqrt(off * off + 1e-8)
     value += alpha_cost * length
     pull = alpha_cost * off / length / budget / samples
-    gradient = np.zeros(place.size)
-    for sample in range(samples):
-        at = 0
-        for exit in range(exits):
-            size, width = hidden[exit], widths[exit]
-            row, end, share = inputs[sample, exit], ends[sample, exit], shares[sample, exit]
-            middle = middles[sample, exit]
+    gradient, back = np.zeros(place.size), np.empty(hidden.max())
+    at = 0
+    for exit in range(exits):
+        size, width = hidden[exit], widths[exit]
+        by_weight = gradient[at : at + size * width].reshape(width, size)
+        at += size * width
+        by_bias, by_out = gradient[at : at + size], gradient[at + size : at + 2 * size]
+        out, by_last = place[at + size : at + 2 * size], 0.0
+        for sample in range(samples):
+            row, middle = inputs[exit, sample], middles[exit, sample]
+            end, share = ends[sample, exit], shares[sample, exit]
             slope = alpha_ce * (share - wanted[sample, exit]) / (samples * exits) + pull * share * (prices[exit] - expected[sample])
             slope *= sharpness * end * (1 - end)
-            bias = at + size * width
-            gradient[bias + 2 * size] += slope
+            by_last += slope
             for unit in range(size):
-                gradient[bias + size + unit] += slope * middle[unit]
-                middle[unit] = slope * place[bias + size + unit] * middle[unit] * (1 - middle[unit])
-                gradient[bias + unit] += middle[unit]
+                by_out[unit] += slope * middle[unit]
+                back[unit] = slope * out[unit] * middle[unit] * (1 - middle[unit])
+                by_bias[unit] += back[unit]
             for column in range(width):
-                begin, seen = at + column * size, row[column]
+                seen = row[column]
                 for unit in range(size):
-                    gradient[begin + unit] += seen * middle[unit]
-            at += size * (width + 2) + 1
+                    by_weight[column, unit] += seen * back[unit]
+        gradient[at + 2 * size] = by_last
+        at += 2 * size + 1
     return 1e3 * value, 1e3 * gradient

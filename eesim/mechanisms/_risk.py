@@ -22,15 +22,14 @@ def hoeffding_bentkus(risk: np.ndarray, samples: int, level: float, *, binary: b
 
     General: min(e * Binom.cdf(ceil(n R); n, level), exp(-n KL(min(R, level) || level))).
     """
-    from scipy.special import rel_entr
-    from scipy.stats import binom
+    from scipy.special import bdtr, rel_entr
 
     risk = np.asarray(risk, np.float64)
     if level >= 1:
         return np.zeros(risk.shape)
     if level <= 0:
         return np.ones(risk.shape)
-    tail = binom.cdf(np.ceil(samples * risk - 1e-9), samples, level)
+    tail = bdtr(np.clip(np.ceil(samples * risk - 1e-9), 0, samples), samples, level)  # P(Binom(samples, level) <= that many)
     if binary:
         return tail
     least = np.minimum(risk, level)
