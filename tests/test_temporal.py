@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 import eesim
 from eesim.engine import replay as lanes
 from eesim.errors import BadInput
-from eesim.mechanisms import STOP, Mechanism, Parameter, load_mechanism
+from eesim.mechanisms import STOP, Mechanism, Parameter, _asking, load_mechanism
 from eesim.mechanisms._asking import decide_in_order, step_of
 from eesim.mechanisms._deciding import decide
 from eesim.mechanisms._scene import changes, largest_square, majority
@@ -376,7 +376,7 @@ def test_lanes_ask_without_counting_references_and_steps_may_still_allocate():
     for rule in (Sorts(), *map(load_mechanism, NAMES)):
         settings = [rule.settle({"threshold": value}, view) for value in np.linspace(0, 1, 40)]
         found = list(lanes.replay(view, rule, settings))
-        assert rule.name == "sorts-test" or step_of(rule) not in lanes._ALLOCATING
+        assert rule.name == "sorts-test" or step_of(rule) not in _asking._ALLOCATING
         for part in found:
             for place, correct in zip(part.settings, part.correct, strict=True):
                 assert correct == (decide_in_order(rule, view, settings[place]).prediction == view.label).sum()

@@ -15,12 +15,11 @@ from functools import cache
 
 import numpy as np
 from numba import njit
-from numba.core.errors import NumbaError
 
 from eesim.engine.lanes import waits
 from eesim.engine.planes import tally
 from eesim.jit import fingerprint, jittable
-from eesim.mechanisms._asking import AGAIN, cannot_compile, carried_state, observations, refuse_again, step_of
+from eesim.mechanisms._asking import AGAIN, carried_state, compiled, observations, refuse_again, working_room
 from eesim.mechanisms._deciding import decide
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Mechanism, Path, Values, paths_by_exit
@@ -141,7 +140,7 @@ def lanes_tally(
     timed = service_ns is not None
     services = service_ns if timed else np.zeros((0, 1 << view.exits), np.int64)
     steps = gaps if timed else np.zeros(len(view), np.int64)
-    kernel = _kernel(mechanism)
+    kernel = compiled(lanes_kernel, mechanism)
 
     def block(begin: int):
         chosen = packed[begin : begin + LANES]
@@ -151,8 +150,7 @@ def lanes_tally(
             np.zeros((services.shape[0], lanes), np.int64), np.zeros((services.shape[0], lanes), np.int64), np.zeros(1, np.int64),
         )  # fmt: skip
         memories = np.zeros((lanes, *memory.shape))
-        scratch, answer, situation = np.zeros(max(mechanism.scratch, 1)), np.zeros(2, np.int64), np.array([0.0, np.inf, np.inf])
-        room = memories, scratch, answer, situation
+        room = memories, *working_room(mechanism)
         kernel(observed, view.answers, streams, labels, full, room, chosen, remembers, services, steps, written)
         refuse_again(mechanism, written[5])
         return written
@@ -169,35 +167,11 @@ def lanes_tally(
     return masks, exits, hits, *(np.concatenate([part[index] for part in parts], axis=1) for index in (3, 4))
 
 
-_ALLOCATING: set = set()
-"""Steps that make arrays of their own. (On disk both kernels of a step have one name, so a later process finds the one that compiled.)"""
-
-
-def _kernel(mechanism: Mechanism):
-    """How the kernel is called: without counting references, unless the step makes arrays of its own. Calls may raise BadInput."""
-    step = step_of(mechanism)
-
-    def call(*arguments):
-        if step not in _ALLOCATING:
-            try:
-                lanes_kernel(step, True)(*arguments)
-                return
-            except NumbaError:
-                _ALLOCATING.add(step)
-        try:
-            lanes_kernel(step, False)(*arguments)
-        except NumbaError as error:
-            raise cannot_compile(mechanism, error) from None
-
-    return call
-
-
 @cache
 def lanes_kernel(step, lean):
     """The compiled loop over samples and lanes, specialised on `step`. Twin: `tests/twins.py:decide`.
 
-    lean : without counting references to arrays, which takes several times as long as most steps do; neither the kernel nor
-        the step can allocate then.
+    lean: see `eesim.mechanisms._asking.compiled`.
     """
     function, mark = jittable(step), fingerprint(step)
 

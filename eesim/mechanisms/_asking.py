@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -25,16 +26,42 @@ def step_of(mechanism: Mechanism):
     return getattr(step, "__func__", step)
 
 
+_ALLOCATING: set = set()
+"""Steps that make arrays of their own. (On disk both kernels of a step have one name, so a later process finds the one that compiled.)"""
+
+
+def compiled(kernel: Callable, mechanism: Mechanism) -> Callable:
+    """How `kernel(step, lean)` is called with a mechanism's step; calls raise BadInput when the step cannot be compiled.
+
+    lean : without counting references to arrays, which takes several times as long as most steps do. Neither the kernel nor
+        the step can allocate then, so steps that do are compiled the other way.
+    """
+    step = step_of(mechanism)
+
+    def call(*arguments) -> None:
+        if step not in _ALLOCATING:
+            try:
+                kernel(step, True)(*arguments)
+                return
+            except NumbaError:
+                _ALLOCATING.add(step)
+        try:
+            kernel(step, False)(*arguments)
+        except NumbaError as error:
+            raise cannot_compile(mechanism, error) from None
+
+    return call
+
+
 @cache
-def decider(step):
-    """The compiled loop over samples, specialised on `step`. Twin: `tests/twins.py:decide`."""
+def decider(step, lean):
+    """The compiled loop over samples, specialised on `step`; lean: see `compiled`. Twin: `tests/twins.py:decide`."""
     function, mark = jittable(step), fingerprint(step)
 
-    @njit(cache=True)
-    def decide(observed, streams, memory, scratch, parameters, remembers, written):
+    @njit(cache=True, **({"_nrt": False} if lean else {}))
+    def decide(observed, streams, memory, room, parameters, remembers, written):
+        scratch, answer, situation = room
         visited, answered, exits, classes = written
-        situation = np.array([0.0, np.inf, np.inf])
-        answer = np.empty(2, np.int64)
         last = observed.shape[1] - 1
         for sample in range(observed.shape[0]):
             scratch[:] = 0.0
@@ -68,11 +95,8 @@ def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> De
     observed = observations(mechanism, view, values)
     streams, memory = carried_state(mechanism, view, values)
     written = tuple(np.zeros(samples, np.int64) for _ in range(4))
-    scratch, remembers = np.zeros(max(mechanism.scratch, 1)), mechanism.state in ("stream", "global")
-    try:
-        decider(step_of(mechanism))(observed, streams, memory, scratch, mechanism.pack(values, view), remembers, written)
-    except NumbaError as error:
-        raise cannot_compile(mechanism, error) from None
+    room, remembers = working_room(mechanism), mechanism.state in ("stream", "global")
+    compiled(decider, mechanism)(observed, streams, memory, room, mechanism.pack(values, view), remembers, written)
     refuse_again(mechanism, written[0])
     return assemble(view, *written)
 
@@ -111,6 +135,11 @@ def carried_state(mechanism: Mechanism, view: TraceView, values: Values) -> tupl
     """For each sample the row of its memory, and the zeroed memories [streams or 1, size]."""
     streams, count = view.streams if mechanism.state == "stream" else (np.zeros(len(view), np.int32), 1)
     return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(mechanism.memory(view, values), 1)))
+
+
+def working_room(mechanism: Mechanism) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a step writes to and looks at beside the memory: scratch, answer, and the situation where time plays no part."""
+    return np.zeros(max(mechanism.scratch, 1)), np.zeros(2, np.int64), np.array([0.0, np.inf, np.inf])
 
 
 def refuse_again(mechanism: Mechanism, visited: np.ndarray) -> None:
