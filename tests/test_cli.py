@@ -136,7 +136,7 @@ def test_overload_warns_on_stderr_and_exits_0(here):
 def test_compare_sweep_and_plan_print_tables_and_write_files(here):
     done = eesim("compare", "-w", "./made", "-p", PROFILE, "--accuracy-drop", "2%", "--arrivals", "poisson:200/s", "--out", "cmp", cwd=here, check=0)
     assert "max-softmax threshold" in done.stdout and "oracle" in done.stdout and "comparing" in done.stderr
-    assert sorted(os.listdir(here / "cmp")) == ["comparison.parquet", "exits.png", "queueing.png"]
+    assert sorted(os.listdir(here / "cmp")) == ["comparison.parquet", "exits.png", "queueing.png", "versus.png"]
     done = eesim(
         "sweep", "-w", "./made", "-p", PROFILE, "--thresholds", "0.5:0.9:3", "--arrivals", "poisson:200/s", "--out", "study", cwd=here, check=0
     )
@@ -147,6 +147,19 @@ def test_compare_sweep_and_plan_print_tables_and_write_files(here):
     assert sorted(points[points.mechanism == "margin"].parameters_threshold) == [0.5, 0.7, 0.9]
     done = eesim("plan", "-w", "./made", "-p", PROFILE, "--rate", "100/s", "--min-accuracy", "0.9", "--max-p99", "5ms", "--fits", cwd=here, check=0)
     assert "Deployments" in done.stdout and "to spare" in done.stdout and "Bounds" in done.stdout
+
+
+def test_mechanisms_are_listed_and_shown(here):
+    listed = json.loads(eesim("mechanisms", "list", "--format", "json", cwd=here, check=0).stdout)
+    assert [row["name"] for row in listed[:4]] == ["constant", "static", "first-exit", "oracle"] and len(listed) == 24
+    shown = eesim("mechanisms", "show", "temporal-patience", cwd=here, check=0).stdout
+    assert "2403.07958" in shown and "threshold" in shown and "'never'" not in shown
+    assert "did you mean 'dart'" in eesim("mechanisms", "show", "dert", cwd=here, check=2).stderr
+
+
+def test_the_reproduction_refuses_unknown_claims(here):
+    said = eesim("report", "reproduction", "--claims", "temporl", cwd=here, check=2).stderr
+    assert "temporal" in said and said.count("\n") == 1
 
 
 def test_plan_exits_1_when_nothing_fits_and_says_what_breaks(here):
