@@ -294,12 +294,14 @@ def test_responses_precede_completion_and_energy_is_that_of_the_whole_network(tm
     assert result["agreement"] < 1
 
 
-def test_tuning_chooses_it_for_latency_and_never_for_energy(tmp_path):
+def test_it_is_tuned_for_latency_whatever_is_asked_for_and_says_so(tmp_path):
     work = builders.workload(tmp_path / "w", samples=1200, exits=4, calibration=600)
     profile = eesim.load_profile(builders.write_profile(tmp_path))
     tuned = eesim.tune(work, profile, RULE, accuracy_drop=0.05, objective="latency")
     assert tuned.mechanism.name == "apparate"
-    assert eesim.tune(work, profile, RULE, accuracy_drop=0.05).mechanism.name == "static"
+    asked_for_energy = eesim.tune(work, profile, RULE, accuracy_drop=0.05)
+    assert asked_for_energy.objective == "latency" and any("saves latency only" in warning for warning in asked_for_energy.warnings)
+    assert asked_for_energy.parameters == tuned.parameters
 
 
 @pytest.mark.parametrize(("engine", "load"), [("lindley", {}), ("k-server", {"servers": 2}), ("calendar", {"queue": 1})])

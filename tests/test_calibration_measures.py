@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from eesim.measures import calibration as measures
 from eesim.errors import BadInput
+from eesim.measures import calibration as measures
 
 
 def plain_error(confidence, correct, bins=15):

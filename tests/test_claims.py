@@ -51,7 +51,7 @@ def test_cells_that_are_shares_stand_in_percent():
 
 def test_cost_shares_rise_and_stay_below_one(scenes, made_profile):
     shares = cost_shares(scenes, eesim.load_profile(made_profile))
-    assert len(shares) == scenes.network.exits - 1 and list(shares) == sorted(shares) and 0 < shares[0] and shares[-1] <= 1
+    assert len(shares) == scenes.network.exits - 1 and list(shares) == sorted(shares) and shares[0] > 0 and shares[-1] <= 1
 
 
 def test_conformal_sets_hold_the_truth_about_as_often_as_they_say(scenes):

@@ -153,7 +153,7 @@ def test_mechanisms_are_listed_and_shown(here):
     listed = json.loads(eesim("mechanisms", "list", "--format", "json", cwd=here, check=0).stdout)
     assert [row["name"] for row in listed[:4]] == ["constant", "static", "first-exit", "oracle"] and len(listed) == 24
     shown = eesim("mechanisms", "show", "temporal-patience", cwd=here, check=0).stdout
-    assert "2403.07958" in shown and "threshold" in shown and "'never'" not in shown
+    assert "2403.07958" in shown and "threshold" in shown and "fitted" not in shown
     assert "did you mean 'dart'" in eesim("mechanisms", "show", "dert", cwd=here, check=2).stderr
 
 

@@ -32,11 +32,11 @@ def test_streams_are_drawn_whole_where_there_are_enough():
 def test_intervals_hold_the_truth_about_as_often_as_they_say_even_where_neighbours_agree():
     rng = np.random.default_rng(3)
     held = naive = 0
-    for _ in range(200):
+    for _ in range(100):
         shared = np.repeat(rng.normal(0.0, 1.0, 40), 25)  # 40 streams of 25 samples that share their luck
         ours, theirs = shared + rng.normal(0.3, 1, 1000), rng.normal(0.0, 1, 1000)
         by_stream = difference(ours, theirs, units(np.repeat(np.arange(40), 25)))
         held += by_stream.low <= 0.3 <= by_stream.high
         alone = difference(ours, theirs, np.arange(1000))
         naive += alone.low <= 0.3 <= alone.high
-    assert held >= 180 > naive, "drawing samples one by one would promise too much"
+    assert held >= 88 > naive, "drawing samples one by one would promise too much"

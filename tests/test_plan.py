@@ -148,7 +148,9 @@ def test_compare_tunes_all_to_the_same_drop(larger_workload, devices):
     assert len(frame) == 2 * len(eesim.mechanism_names())
     static = frame[(frame.mechanism == "static") & (frame.profile == "fast")].iloc[0]
     tuned = frame[(frame.profile == "fast") & ~frame.mechanism.isin(["constant", "first-exit", "oracle"])]
-    assert (tuned.active_mj_mean <= static.active_mj_mean).all()
+    by_time = tuned.mechanism.isin(["anytime", "apparate"])
+    assert (tuned.active_mj_mean <= static.active_mj_mean)[~by_time].all()
+    assert (tuned.latency_ms_mean <= static.latency_ms_mean)[tuned.mechanism == "apparate"].all(), "its answers leave early, computing goes on"
     assert (tuned.accuracy > static.accuracy - 0.05).all(), "2 % on the calibration split, a little more or less on the test split"
     per_exit = eesim.compare(larger_workload, devices[:1], ["max-softmax"], accuracy_drop="2%", per_exit=True, arrivals="poisson:100/s")
     assert len(per_exit[per_exit.mechanism == "max-softmax"].parameters_threshold.iloc[0].split(",")) == 3

@@ -21,6 +21,7 @@ from eesim.measures.calibration import expected_calibration_error
 from eesim.measures.daes import daes
 from eesim.measures.paired import Difference, difference, units
 from eesim.mechanisms._dart_difficulty import difficulty
+from eesim.mechanisms.describe import brief
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.result import Result, flatten
 from eesim.simulation import simulate
@@ -139,15 +140,14 @@ def comparison(
                     workload, profile, rule, accuracy_drop=accuracy_drop, objective=objective, metric=metric, per_exit=per_exit and able, **options
                 )
             except BadInput as error:
-                if not all_of_them or rule.name in ("static", *BASELINES):
+                if not all_of_them or rule.bound or rule.name in BASELINES:
                     raise
                 if remark:
                     remark(f"'{rule.name}' is left out: {error}")
-                continue
-            finally:
-                if progress:
-                    progress(1)
-            results.append((rule.name, result))
+            else:
+                results.append((rule.name, result))
+            if progress:
+                progress(1)
         yield from judged(results, objective)
 
 
@@ -157,12 +157,12 @@ def judged(results: Sequence[tuple[str, Result]], objective: str) -> Iterator[Co
     baseline, base = best_baseline(results, objective)
     alpha = _mean_difficulty(static)
     for name, result in results:
-        rule, values = result.outcomes[0].scenario.mechanism, result.outcomes[0].scenario.values
-        brief = {key: value for place, (key, value) in enumerate(values.items()) if place == 0 or value != rule.value({}, key)}
+        scenario = result.outcomes[0].scenario
         accuracy = cost = versus = None
         if result.setting["mechanism"] not in ("constant", "oracle") and name != baseline:
             versus, accuracy, cost = baseline, *differences(result, base, objective)
-        yield Compared(name, result, brief, answer_calibration(result), _daes(result, static, alpha), versus, accuracy, cost)
+        told = brief(scenario.mechanism, scenario.values)
+        yield Compared(name, result, told, answer_calibration(result), _daes(result, static, alpha), versus, accuracy, cost)
 
 
 def best_baseline(results: Sequence[tuple[str, Result]], objective: str) -> tuple[str, Result]:

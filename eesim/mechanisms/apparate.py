@@ -36,6 +36,7 @@ class Apparate(Mechanism):
     name = "apparate"
     source = "Apparate (SOSP 2024, arXiv 2312.05385) and its public code"
     state = "global"
+    answers_early = True
     parameters = (
         Parameter("accuracy_loss", 0.01, 0.0, 1.0, "disagreement with the full network in a batch above which thresholds are tuned anew"),
         Parameter("tuning_budget", 1e-4, 0.0, 1.0, "disagreement that tuning stays below, over the last 4 batches"),

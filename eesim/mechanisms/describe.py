@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eesim.mechanisms.base import Mechanism, Parameter
+from eesim.mechanisms.base import Mechanism, Parameter, Values
 
 
 def describe(mechanism: Mechanism) -> dict[str, Any]:
@@ -25,6 +25,12 @@ def describe(mechanism: Mechanism) -> dict[str, Any]:
         "bound": mechanism.bound,
         "parameters": [_parameter(parameter) for parameter in mechanism.parameters],
     }
+
+
+def brief(mechanism: Mechanism, values: Values) -> Values:
+    """The values worth telling: that of the first parameter, and those that are not at their defaults."""
+    first = mechanism.parameters[0].name if mechanism.parameters else None
+    return {name: value for name, value in values.items() if name == first or value != mechanism.value({}, name)}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def write_comparison(rows: Sequence[dict[str, Any]], folder: str | Path) -> Iter
     with whole(folder / "comparison.parquet") as unfinished:
         stored.to_parquet(unfinished, index=False)
     yield folder / "comparison.parquet"
-    if frame.cost_difference_value.notna().any():
+    if "cost_difference_value" in frame and frame.cost_difference_value.notna().any():
         yield write_picture(versus(frame)[0], folder / "versus.png")
     yield write_picture(queueing(frame)[0], folder / "queueing.png")
     yield write_picture(exits(frame)[0], folder / "exits.png")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eesim.mechanisms import load_mechanism, mechanism_names
+from eesim.mechanisms.describe import brief
 from eesim.report.table import number, parameters, percent, print_table, wide
 from eesim.result import Result
 
@@ -180,7 +182,12 @@ def print_sweep(frame: pandas.DataFrame) -> None:
 def _settings(row: Any) -> str:
     import json
 
-    return parameters(json.loads(row["parameters"])) if row["mechanism"] != "constant" else ""
+    values = json.loads(row["parameters"])
+    if row["mechanism"] == "constant":
+        return ""
+    if row["mechanism"] in mechanism_names():
+        values = brief(load_mechanism(row["mechanism"]), values)
+    return parameters(values)
 
 
 def _known(value: Any) -> Any:

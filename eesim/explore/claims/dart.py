@@ -134,8 +134,8 @@ def _found(table: pd.DataFrame) -> list[str]:
         row = rows.set_index("method")
         if (rows["runs as"] == "static").all():
             lines.append(
-                f"{network} on {device}: nothing is faster than static within the drop; at batch 1, asking after an exit (which waits for the host on a "
-                "GPU) and its head cost more than the layers that leaving there spares."
+                f"{network} on {device}: nothing is faster than static within the drop; at batch 1, asking after an exit (which waits for the "
+                "host on a GPU) and its head cost more than the layers that leaving there spares."
             )
             continue
         gain = row.loc["DART", "energy gain"]
