@@ -270,7 +270,6 @@ def able(workload: Workload, rules: Iterable[Mechanism], named_ones: Any, remark
     return found
 
 
-
 def with_arrivals(load: Load, arrivals: Any) -> list[Load]:
     """One load for each arrival process named."""
     return [replace(load, arrivals=text) for text in arrivals] if isinstance(arrivals, (list, tuple)) else [replace(load, arrivals=arrivals)]

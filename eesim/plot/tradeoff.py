@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas
 
 KEYS = ["workload", "profile", "operating_point", "arrivals"]
+REAL_BOUNDS = ["static", "first-exit"]
+FAR = 0.5
+"""Settings this far below the worst bound, in shares of the range above it, are left out and counted."""
 IDEAL = ["oracle", "constant"]
 """Bounds that no rule can be compared with by cost: left out of the front and of the axes' ranges."""
 
@@ -61,7 +64,10 @@ def tradeoff(frame: pandas.DataFrame, cost: str | None = None, value: str = "acc
     for index, (panel, rows) in enumerate(zip(sheet.axes, groups, strict=True)):
         _panel(sheet, panel, rows, cost, value, style)
         several = [rows[key].iloc[0] for key in ("workload", "arrivals") if key in keys and frame[key].nunique() > 1]
-        sheet.head(panel, ", ".join([*several, device(rows.iloc[0])]), _facts(rows, cost, left_out))
+        below = int((rows[~rows.mechanism.isin(IDEAL)][value] < panel.get_ylim()[0]).sum())
+        more = [f"{below} settings below {panel.get_ylim()[0]:.2g} left out"] if below else []
+        facts = _facts(rows, cost, left_out)
+        sheet.head(panel, ", ".join([*several, device(rows.iloc[0])]), ["; ".join([*facts[:1], *more]), *facts[1:]] if more else facts)
         first, last = sheet.outer(index)
         name, unit = cost_words(cost)
         panel.set_xlabel(f"{name}{', ' + unit if unit else ''}" if last else "")
@@ -153,6 +159,9 @@ def _share_values(axes, groups, cost: str, value: str) -> None:
         known = {name: [level for _, rows in chosen for level in rows[value][rows.mechanism == name].dropna()] for name in IDEAL}
         levels = [rows[value][~rows.mechanism.isin(IDEAL) & rows[cost].notna()].dropna().to_numpy(float) for _, rows in chosen]
         levels = np.concatenate(levels)
+        worst = [level for _, rows in chosen for name in (*REAL_BOUNDS, "constant") for level in rows[value][rows.mechanism == name].dropna()]
+        if worst and levels.size:  # one mechanism that fails must not squeeze all others
+            levels = levels[levels >= min(worst) - FAR * (levels.max() - min(worst))]
         if levels.size:
             limits = value_range(levels, max(known["oracle"], default=None), min(known["constant"], default=None))
             for panel, _ in chosen:

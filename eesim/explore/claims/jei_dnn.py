@@ -36,9 +36,10 @@ def jei_dnn(workloads: Sequence[str | Workload] = WORKLOADS) -> Claim:
         "gates and inference modules learned jointly beat thresholds on separately trained heads at equal cost, with smaller calibration errors and "
         "conformal sets",
         f"Linear modules on the recorded features and gates, learned together for {len(TRADE_OFFS)} trade-offs, and gates alone on the recorded "
-        "heads; beside them budgeted max-softmax thresholds (MSDNet) on the recorded heads, interpolated to the same cost. Test split. The paper learns "
-        "its modules on the training images; here only the calibration split has features (a few patients, subjects or images, in 16 dimensions), while "
-        f"the recorded heads saw the training set: that is what the learned modules are up against. Sets: conformal at alpha {ALPHA:g}, a quantile "
+        "heads; beside them budgeted max-softmax thresholds (MSDNet) on the recorded heads, interpolated to the same cost. Test split. The "
+        "paper learns its modules on training images; here only the calibration split has features (some patients, subjects, images; 16 dimensions), "
+        "while the recorded heads saw the training set: the learned modules are up against that. "
+        f"Sets: conformal at alpha {ALPHA:g}, a quantile "
         "for each exit (variant gated) from the calibration split, where the modules judge out of fold.",
         table,
         tuple(_found(table)),
