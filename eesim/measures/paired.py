@@ -7,6 +7,7 @@ a hundred runs of neighbouring samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def units(streams: np.ndarray) -> np.ndarray:
     return np.arange(codes.size) * RUNS // max(codes.size, 1) if codes.size > RUNS else np.arange(codes.size)
 
 
+@lru_cache(maxsize=4)
 def draws(count: int, seed: int = 0) -> np.ndarray:
     """How often each of `count` units is drawn, int64 [DRAWS, count]; the same for all comparisons of equal count and seed."""
     return np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), DRAWS)
