@@ -150,6 +150,8 @@ def test_disabled_exits_are_never_asked_and_their_thresholds_ignored():
         ("margin", {"threshold": 7}, "0 to 1"),
         ("patience", {"patience": 0}, "whole number"),
         ("patience", {"patience": 1.5}, "whole number"),
+        ("patience", {"patience": "inf"}, "whole number"),
+        ("max-softmax", {"min_exit": "1e400"}, "whole number"),
         ("patience", {"patience": [1, 2, 3]}, "takes one value"),
         ("static", {"threshold": 0.5}, "has no parameters"),
         ("constant", {"answer": 4}, "0 to 3"),

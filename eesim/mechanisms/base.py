@@ -96,7 +96,7 @@ class Parameter:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             raise BadInput(f"{self.name} '{str(value)[:40]}' is not a number; legal is {legal}", field=self.name) from None
-        if not self.low <= number <= high or (self.integer and number != int(number)):
+        if not self.low <= number <= high or (self.integer and not number.is_integer()):
             raise BadInput(f"{self.name} {number:g} is outside its range; legal is {legal}", field=self.name)
         return int(number) if self.integer else number
 
