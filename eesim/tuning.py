@@ -45,7 +45,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning chose. `mechanism` is static where nothing else was within the drop and cheaper."""
+    """What tuning chose. `mechanism` is static where nothing else was within the drop and cheaper; bounds and rules that have
+    nothing to tune are taken as they are, with a warning where they keep neither."""
 
     mechanism: Mechanism
     parameters: Values
@@ -123,7 +124,10 @@ def tune_priced(
 
     if mechanism.bound:
         values = mechanism.settle(parameters, view)
-        return Tuned(mechanism, values, drop, objective, metric, _seen(evaluate(view, mechanism, [values], cost), 0, metric, objective))
+        seen = evaluate(view, mechanism, [values], cost)
+        lost = float(getattr(reference, metric)[0] - getattr(seen, metric)[0])
+        why = f"'{mechanism.name}' is a bound and has nothing to tune: it loses {100 * lost:.1f} points of {metric.replace('_', ' ')} in calibration"
+        return Tuned(mechanism, values, drop, objective, metric, _seen(seen, 0, metric, objective), (why,) if lost > drop else ())
     given = mechanism.check(parameters, view)
     if mechanism.answers_early and objective != "latency":
         latency = tune_priced(
@@ -133,6 +137,8 @@ def tune_priced(
     settings, evaluation = search(view, mechanism, cost, least=least, objective=objective, metric=metric, per_exit=per_exit, given=given)
     if mechanism.live and len(settings) == 1:
         why = f"'{mechanism.name}' has nothing to tune: it decides by time, which tuning does not see"
+        if evaluation.cost[objective][0] >= reference.cost[objective][0]:
+            why += f"; with all the time it wants it costs more {objective} than static"
         return Tuned(mechanism, settings[0], drop, objective, metric, _seen(evaluation, 0, metric, objective), (why,))
     best = cheapest(evaluation, least=least, objective=objective, metric=metric)
     if best is None or evaluation.cost[objective][best] >= reference.cost[objective][0]:

@@ -342,7 +342,8 @@ def slow_adaptive(view, values):
 )
 def test_adaptation_equals_its_plain_twin(kind, given):
     view = builders.view(samples=900, exits=4, calibration=100, classes=3, unlabelled=60, seed=2)
-    values = RULE.settle({"threshold": [0.5, 0.7, 0.6], "adaptive": kind, "target": 0.7, "eta": 0.05, "beta_diff": 0.2, **given}, view)
+    step = {} if kind == "temporal" else {"eta": 0.05}
+    values = RULE.settle({"threshold": [0.5, 0.7, 0.6], "adaptive": kind, "target": 0.7, "beta_diff": 0.2, **step, **given}, view)
     got = decide(RULE, view, values).exit.tolist()
     assert got == slow_adaptive(view, values)
     if kind != "class-aware" or "window" not in given:  # which never holds 50 known answers of one of three classes

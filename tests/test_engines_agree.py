@@ -178,8 +178,9 @@ def draw_values(draw, rule, view):
         return rule.check({p.name: draw(st.integers(1, 3)) if p.integer else draw(numbers) for p in rule.parameters}, view)
     values = {} if rule.bound or view.exits == 1 else dict(draw(st.sampled_from(rule.candidates(view.calibration, 8))))
     if isinstance(rule, ThresholdMechanism) and draw(st.integers(0, 3)) == 0:
-        added = {"min_exit": st.integers(0, 4), "max_exit": st.integers(0, 4), "temperature": st.just("fitted"), "class_offset": st.just("fitted")}
-        values |= {name: draw(added[name]) for name in draw(st.lists(st.sampled_from(sorted(added)), unique=True))}
+        first, latest = sorted((draw(st.integers(0, last := view.trace.exits - 1)), draw(st.integers(0, last))))
+        added = {"min_exit": first, "max_exit": latest, "temperature": "fitted", "class_offset": "fitted"}
+        values |= {name: added[name] for name in draw(st.lists(st.sampled_from(sorted(added)), unique=True))}
     return rule.settle(values, view, lambda: view.calibration)
 
 

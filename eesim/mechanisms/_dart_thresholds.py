@@ -173,6 +173,18 @@ def coordinate(problem: Problem, prices: np.ndarray, start: np.ndarray, sweeps: 
 
 
 @njit(cache=True)
+def _without(reached, places, exit):
+    """Where a sample leaves if it stays at `exit`: a later exit, or -1 where it has left before."""
+    for other in range(exit):
+        if reached[other] > places[other]:
+            return -1
+    for other in range(exit + 1, reached.size):
+        if reached[other] > places[other]:
+            return other
+    return reached.size
+
+
+@njit(cache=True)
 def _coordinate(reach, right, sizes, prices, places, sweeps):
     samples, free = reach.shape
     gain = np.zeros(sizes.max() + 2)
@@ -182,18 +194,9 @@ def _coordinate(reach, right, sizes, prices, places, sweeps):
         for exit in range(free):
             gain[:] = 0.0
             for sample in range(samples):
-                before = False
-                for other in range(exit):
-                    if reach[sample, other] > places[other]:
-                        before = True
-                        break
-                if before:
+                later = _without(reach[sample], places, exit)
+                if later < 0:
                     continue
-                later = free
-                for other in range(exit + 1, free):
-                    if reach[sample, other] > places[other]:
-                        later = other
-                        break
                 gain[reach[sample, exit]] += (right[sample, exit] - prices[exit]) - (right[sample, later] - prices[later])
             total, now = 0.0, 0.0
             for choice in range(sizes[exit] - 1, -1, -1):
@@ -237,18 +240,9 @@ def _cheapest_within(reach, right, sizes, costs, spare, places, sweeps):
             hits[:] = 0
             saved[:] = 0.0
             for sample in range(samples):
-                before = False
-                for other in range(exit):
-                    if reach[sample, other] > places[other]:
-                        before = True
-                        break
-                if before:
+                later = _without(reach[sample], places, exit)
+                if later < 0:
                     continue
-                later = free
-                for other in range(exit + 1, free):
-                    if reach[sample, other] > places[other]:
-                        later = other
-                        break
                 level = reach[sample, exit]
                 hits[level] += np.int64(right[sample, exit]) - np.int64(right[sample, later])
                 saved[level] += costs[later] - costs[exit]

@@ -8,7 +8,9 @@ to ask, temperature scaling, and thresholds that differ by class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +67,17 @@ class ThresholdMechanism(Mechanism):
     def confidence(self, view: TraceView, values: Values) -> np.ndarray:
         """How probable each exit holds its answer, float64 [N, E]; for calibration errors only."""
         return view.confidence
+
+    def check(self, given: Mapping[str, Any], view: TraceView) -> Values:
+        """As for every mechanism; first and last exits that the network does not have, or the wrong way round, are refused."""
+        values, last = super().check(given, view), view.trace.exits - 1
+        first, latest = self.value(values, "min_exit"), self.value(values, "max_exit")
+        for name, exit in (("min_exit", first), ("max_exit", latest)):
+            if exit != "never" and exit > last:
+                raise BadInput(f"{name} {exit} does not exist; the network has exits 0 to {last}", field=name)
+        if latest != "never" and first > latest:
+            raise BadInput(f"min_exit {first} lies behind max_exit {latest}", field="min_exit")
+        return values
 
     def group(self, values: Values) -> tuple:
         """All values but the threshold."""

@@ -74,6 +74,8 @@ class Parameter:
     """Words that are legal; where there are any and the range is endless, nothing else is."""
     optional: bool = False
     """Left out of the values unless it is given; `default` then counts."""
+    only: tuple[str, tuple[str, ...]] | None = None
+    """(other parameter, its words) with which this one has an effect; given beside any other word it is refused."""
 
     def limit(self, classes: int) -> float:
         """The largest legal value for `classes` classes."""
@@ -295,6 +297,11 @@ class Mechanism:
                 values[name] = tuple(parameter.check(item, view.classes) for item in value)
             else:
                 values[name] = parameter.check(value, view.classes)
+        for name in values:
+            other, words = known[name].only or (name, ())
+            if words and self.value(values, other) not in words:
+                legal = " or ".join(f"{other}={word}" for word in words)
+                raise BadInput(f"{name} has no effect with {other}={self.value(values, other)}; it takes {legal}", field=name)
         return values
 
     def __repr__(self) -> str:

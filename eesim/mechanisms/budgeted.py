@@ -33,7 +33,7 @@ class Budgeted(ThresholdMechanism):
         Parameter("recipe", "budget", choices=("budget", "accuracy"), help="thresholds from shares by q, or from an accuracy for every exit"),
         Parameter(
             "target", "full", 0.0, 1.0, "recipe 'accuracy': accuracy to be exceeded; 'full': that of the full network", choices=("full",),
-            optional=True,
+            optional=True, only=("recipe", ("accuracy",)),
         ),
     )  # fmt: skip
     scored_by = "max-softmax"

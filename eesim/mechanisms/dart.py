@@ -28,6 +28,7 @@ MOST = 100_000
 """Threshold vectors searched exhaustively before coordinate descent on the fine grid."""
 NOT_SCORED = frozenset({"threshold", "beta_opt", "cost_share", "target", "eta", "pseudo_label"})
 """Parameters that neither scores nor the size of memory nor costs depend on."""
+ADAPTS = ("adaptive", ("temporal", "class-aware", "ucb1"))
 
 
 class Dart(ThresholdMechanism):
@@ -63,12 +64,17 @@ class Dart(ThresholdMechanism):
         Parameter(
             "cost_share", None, 0.0, 1.0, "cost up to each exit as a share of the full network's; by default even", per_exit=True, optional=True
         ),
-        Parameter("labels", "immediate", choices=("immediate", "late", "never"), help="when adaptation learns the truth", optional=True),
-        Parameter("label_delay", 100, 0, 1_000_000, "samples after which late labels come", integer=True, optional=True),
-        Parameter("target", 0.85, 0.0, 1.0, "accuracy that adaptation aims at", optional=True),
-        Parameter("eta", 0.01, 0.0, 1.0, "step of class-aware adaptation", optional=True),
-        Parameter("pseudo_label", 0.9, 0.0, 1.0, "p1 from which an answer counts as right where labels never come", optional=True),
-        Parameter("window", 1000, 1, 1_000_000, "answers that accuracies are taken over", integer=True, optional=True),
+        Parameter("labels", "immediate", choices=("immediate", "late", "never"), help="when adaptation learns the truth", optional=True, only=ADAPTS),
+        Parameter(
+            "label_delay", 100, 0, 1_000_000, "samples after which late labels come", integer=True, optional=True, only=("labels", ("late",))
+        ),
+        Parameter("target", 0.85, 0.0, 1.0, "accuracy that adaptation aims at", optional=True, only=ADAPTS),
+        Parameter("eta", 0.01, 0.0, 1.0, "step of class-aware adaptation", optional=True, only=("adaptive", ("class-aware", "ucb1"))),
+        Parameter(
+            "pseudo_label", 0.9, 0.0, 1.0, "p1 from which an answer counts as right where labels never come", optional=True,
+            only=("labels", ("never",)),
+        ),
+        Parameter("window", 1000, 1, 1_000_000, "answers that accuracies are taken over", integer=True, optional=True, only=ADAPTS),
     )  # fmt: skip
 
     def __init__(self, *, estimates: bool = True, confidence: str = "max-softmax", adaptive: str = "off"):

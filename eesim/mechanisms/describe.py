@@ -46,6 +46,6 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "name": parameter.name,
         "default": parameter.default,
         "range": shape + ("whole, " if parameter.integer else "") + ", ".join(filter(None, [span, *words])),
-        "help": parameter.help,
+        "help": parameter.help + (f" (only with {parameter.only[0]}={' or '.join(parameter.only[1])})" if parameter.only else ""),
         "optional": parameter.optional,
     }

@@ -104,11 +104,11 @@ class Sheet:
         if not entries:
             return 0.0
         style = {"frameon": False, "fontsize": 8.5, "title": title, "title_fontsize": 8.5}
-        if self.spare:
-            rows = int((self.panel_inches[1] - 0.1) / 0.19)
-            self.spare[0].legend(entries.values(), entries.keys(), loc="center left", ncols=-(-len(entries) // max(rows, 1)), **style)
-            return 0.0
         longest = max(map(len, entries)) * LETTER + 0.6
+        columns = -(-len(entries) // max(int((self.panel_inches[1] - 0.1) / 0.19), 1))
+        if self.spare and (columns == 1 or columns * longest <= self.panel_inches[0] + self.right):
+            self.spare[0].legend(entries.values(), entries.keys(), loc="center left", ncols=columns, **style)
+            return 0.0
         most = max(int((wide - 0.2) / longest), 1)
         rows = -(-len(entries) // most)
         self.figure.legend(
