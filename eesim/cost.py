@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 
 from eesim.errors import BadInput, unknown
+from eesim.hardware import trust
 from eesim.hardware.models import LayerCost
 from eesim.hardware.profile import Profile
 from eesim.mechanisms.base import Charge, Mechanism, Path, Site, Values, Work
@@ -44,6 +45,8 @@ class NetworkCost:
     remarks: list[str] = field(default_factory=list, repr=False)
     """Warnings about the work of mechanisms, found when it is priced."""
     _needs: dict = field(default_factory=dict, repr=False)
+    _scale: tuple[float, float] = (1.0, 1.0)
+    """What times and energies are multiplied with, decisions included; see `scaled`."""
 
     def decision(self, pieces: Sequence[Work], *, asks: bool) -> tuple[int, int | None]:
         """Whole ns and nJ of one decision: the device's own cost where it `asks`, and the mechanism's work."""
@@ -55,7 +58,50 @@ class NetworkCost:
                 self.remarks.append(warning)
             ns += cost.ns
             nj = None if nj is None or cost.nj is None else nj + cost.nj
-        return round_half_even(ns), None if nj is None else round_half_even(nj)
+        return round_half_even(ns * self._scale[0]), None if nj is None else round_half_even(nj * self._scale[1])
+
+    def grade(self, layer: Layer, quantity: str) -> str:
+        """How far the 'latency' or 'energy' of a layer can be trusted, see `eesim.hardware.trust`."""
+        return trust.grade(self.profile, layer, self.data_type, quantity, self.operating_point)
+
+    def grade_of_decision(self, pieces: Sequence[Work], *, asks: bool) -> str:
+        """How far what `decision` gives can be trusted."""
+        unit = "cycles" if self.profile.decision.ns is None else "ns"
+        grades = {trust.grade_of_numbers(self.profile, [f"decision.{unit}"])} if asks else set()
+        own = {trust.grade(self.profile, work(piece.kind, piece.elements, piece.kind, piece.macs, piece.macs), self.data_type) for piece in pieces}
+        return trust.worst(grades | own)
+
+    @cached_property
+    def by_grade(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """For 'latency' in ns and 'energy' in nJ: what each segment and each head holds of each grade, float64 [E, 5] twice.
+
+        Energy is left out where it is not known.
+        """
+        rows = iter(self.layers)
+        found = {quantity: ([], []) for quantity in trust.QUANTITIES}
+        for parts, place in ((self.network.segments, 0), (self.network.heads, 1)):
+            for part in parts:
+                sums = {quantity: np.zeros(len(trust.GRADES)) for quantity in trust.QUANTITIES}
+                for layer, (_, cost) in zip(part, rows, strict=False):
+                    sums["latency"][trust.GRADES.index(self.grade(layer, "latency"))] += cost.ns
+                    sums["energy"][trust.GRADES.index(self.grade(layer, "energy"))] += cost.nj or 0.0
+                for quantity, amounts in sums.items():
+                    found[quantity][place].append(amounts)
+        known = trust.QUANTITIES if self.segment_nj is not None else trust.QUANTITIES[:1]
+        return {quantity: tuple(np.array(part) for part in found[quantity]) for quantity in known}
+
+    def sigma(self, quantity: str) -> float | None:
+        """Relative 1-sigma of the 'latency' or 'energy' of the whole network, all heads included; None where it is not known."""
+        if quantity not in self.by_grade:
+            return None
+        amounts = sum(part.sum(axis=0) for part in self.by_grade[quantity])
+        return trust.band(self.profile, quantity, dict(zip(trust.GRADES, amounts.tolist(), strict=True)))
+
+    def scaled(self, latency: float, energy: float) -> NetworkCost:
+        """The same network with all times and energies multiplied, rounded once."""
+        parts = {"segment_ns": latency, "head_ns": latency, "segment_nj": energy, "head_nj": energy}
+        values = {name: (part := getattr(self, name)) and [round_half_even(value * factor) for value in part] for name, factor in parts.items()}
+        return replace(self, **values, remarks=[], _needs={}, _scale=(self._scale[0] * latency, self._scale[1] * energy))
 
     def memory(self, exits: Sequence[int] | None = None, state_bytes: int = 0) -> dict:
         """Flash and RAM in KiB for the enabled exits, whether they fit, and what is largest; None where it is not known.
@@ -124,6 +170,8 @@ class PathCosts:
 
     service_ns, response_ns: int64 [P]; energy_nj: int64 [P] or None; macs, operations: int64 [P];
     stage_ns: int64 [P, S], zero-padded; stages, answer_stage: int64 [P], how many stages, and after which the answer leaves.
+    by_grade: 'latency' in ns and 'energy' in nJ (left out where it is not known): float64 [P, 5], how much of it has each grade of
+    trust (`trust.GRADES`).
     """
 
     service_ns: np.ndarray
@@ -134,6 +182,7 @@ class PathCosts:
     stage_ns: np.ndarray
     stages: np.ndarray
     answer_stage: np.ndarray
+    by_grade: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -251,7 +300,28 @@ class MechanismCost:
             stages[index], answer_stage[index] = max(len(heads), 1), max(answered.bit_count(), 1)
             service[index] = stage_ns[index].sum()
             response[index] = stage_ns[index, : answer_stage[index]].sum()
-        return PathCosts(service, response, energy, macs, ops, stage_ns, stages, answer_stage)
+        return PathCosts(service, response, energy, macs, ops, stage_ns, stages, answer_stage, self._by_grade(paths))
+
+    def _by_grade(self, paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        visited = np.array([[path.visited >> exit & 1 for exit in range(len(self.exits))] for path in paths], float).reshape(-1, len(self.exits))
+        reached = np.array([[path.deepest >= exit for exit in range(len(self.exits))] for path in paths], float).reshape(visited.shape)
+        return {quantity: once + reached @ between + visited @ heads for quantity, (once, between, heads) in self._grades.items()}
+
+    @cached_property
+    def _grades(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For 'latency' and 'energy': what the work once per sample, each segment, and each head with its decision hold of each grade."""
+        found = {}
+        for quantity, (segments, heads) in self.cost.by_grade.items():
+            place = int(quantity == "energy")
+            between = np.array([segments[low + 1 : high + 1].sum(axis=0) for low, high in pairwise([-1, *self.exits])])
+            own = np.array([np.zeros(len(trust.GRADES)) if self._replaced(index) else heads[exit] for index, exit in enumerate(self.exits)])
+            for index in range(len(self.exits) - 1):
+                grade = self.cost.grade_of_decision(self.charge.at(index), asks=self.mechanism.asks)
+                own[index, trust.GRADES.index(grade)] += self._decisions[index][place] or 0
+            once = np.zeros(len(trust.GRADES))
+            once[trust.GRADES.index(self.cost.grade_of_decision(self.charge.sample, asks=False))] = self._per_sample[place] or 0
+            found[quantity] = once, between, own
+        return found
 
     @cached_property
     def _stage_nj(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -275,6 +345,9 @@ def cost_record(priced: NetworkCost) -> dict:
         "data_type": priced.data_type,
         "latency_ms": sum(cost.ns for _, cost in priced.layers) / 1e6,
         "energy_mj": None if any(energy is None for energy in energies) else sum(energies) / 1e6,
+        "latency_sigma": priced.sigma("latency"),
+        "energy_sigma": priced.sigma("energy"),
+        "trust": trust.worst(priced.grade(layer, "latency") for layer, _ in priced.layers),
         "energy_scope": {"rail": priced.profile.energy_scope.rail, "idle": priced.profile.energy_scope.idle},
         "macs": sum(layer.macs for layer, _ in priced.layers),
         "params": network.params,
@@ -282,7 +355,7 @@ def cost_record(priced: NetworkCost) -> dict:
         "layers": [
             {
                 "name": layer.name, "op": layer.op, "kind": layer.kind, "macs": layer.macs, "latency_ms": cost.ns / 1e6,
-                "energy_mj": None if cost.nj is None else cost.nj / 1e6, "bound": cost.bound,
+                "energy_mj": None if cost.nj is None else cost.nj / 1e6, "bound": cost.bound, "trust": priced.grade(layer, "latency"),
             }
             for layer, cost in priced.layers
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,15 @@ import numpy as np
 from eesim.engine.outcome import Outcome, weigh
 from eesim.engine.scenario import Scenario
 from eesim.engine.statistics import Durations
+from eesim.hardware import trust
 from eesim.trace.view import TraceView
 from eesim.units import round_half_even
 
 if TYPE_CHECKING:
     import pandas
+
+    from eesim.cost import PathCosts
+    from eesim.hardware import Profile
 
 FEWEST_LABELLED = 50
 """Balanced accuracy averages over classes with at least this many labelled samples in the split."""
@@ -44,6 +48,17 @@ class Result:
                 merged["confidence"] = {"level": 0.95, "replications": len(runs), **_intervals(runs)}
             self._cache["summary"] = {**self.setting, "engine": self.outcomes[0].engine, **merged, "warnings": list(self.warnings)}
         return deepcopy(self._cache["summary"])
+
+    def band(self) -> dict[str, Any]:
+        """Latency and energy if every layer, head and decision took 1 sigma less, or more: what the profile's own error does to the run.
+
+        Returns `latency_ms` and `wait_ms` as in the summary, `energy_mj` with its mean and total, and `utilization`, each a pair [low,
+        high]; the load is simulated again with scaled costs (the first replication), so queues grow as they would. None where the
+        sigma or the figure is not known.
+        """
+        if "band" not in self._cache:
+            self._cache["band"] = _band(self.outcomes[0], self.summary()["uncertainty"])
+        return deepcopy(self._cache["band"])
 
     @cached_property
     def requests(self) -> pandas.DataFrame:
@@ -118,9 +133,44 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "throughput_hz": share(served * 10**9, horizon),
         "dropped": outcome.dropped,
         "deadline_miss_rate": None if scenario.deadline_ns < 0 else share(outcome.late + outcome.dropped, requests),
+        **uncertainty(scenario.cost.cost.profile, costs, paths),
         "requests": requests,
         "percentiles": "exact" if outcome.latency.exact else "histogram",
     }
+
+
+def uncertainty(profile: Profile, costs: PathCosts, paths: np.ndarray) -> dict[str, Any]:
+    """The worst grade of trust a run rests on, the relative 1-sigma of its mean service time and active energy, and the share of
+    time of each grade (`eesim.hardware.trust`).
+
+    paths : int64 [P], how often each path was taken.
+    """
+    amounts = {quantity: dict(zip(trust.GRADES, (paths @ each).tolist(), strict=True)) for quantity, each in costs.by_grade.items()}
+    time = amounts["latency"]
+    sigmas = {quantity: trust.band(profile, quantity, amounts[quantity]) if quantity in amounts else None for quantity in trust.QUANTITIES}
+    shares = {name: share(amount, sum(time.values())) for name, amount in time.items()}
+    return {"trust": trust.worst(name for name, amount in time.items() if amount), "uncertainty": {**sigmas, "shares": shares}}
+
+
+def _band(outcome: Outcome, sigmas: dict[str, Any]) -> dict[str, Any]:
+    from eesim.engine.chooser import run
+
+    sides = []
+    for sign in (-1, +1):
+        time, energy = (max(1 + sign * (sigmas[quantity] or 0.0), 0.01) for quantity in trust.QUANTITIES)
+        scenario = outcome.scenario
+        again = replace(scenario, cost=replace(scenario.cost, cost=scenario.cost.cost.scaled(time, energy)))
+        sides.append(figures(run(again, outcome.engine)))
+
+    def pair(low: Any, high: Any) -> Any:
+        if isinstance(low, dict):
+            return {name: pair(low[name], high[name]) for name in low}
+        return None if low is None or high is None else sorted((low, high))
+
+    low, high = sides
+    wanted = {name: pair(low[name], high[name]) for name in ("latency_ms", "wait_ms", "utilization")}
+    known = sigmas["energy"] is not None
+    return wanted | {"energy_mj": {name: pair(low["energy_mj"][name], high["energy_mj"][name]) if known else None for name in ("mean", "total")}}
 
 
 def latency_figures(latency: Durations, wait: Durations) -> dict[str, dict[str, float | None]]:

@@ -232,7 +232,6 @@ def setting(
         "overflow": load.overflow if scenario.capacity >= 0 else None,
         "deadline_ms": None if scenario.deadline_ns < 0 else scenario.deadline_ns / 1e6,
         "energy_scope": {"rail": profile.energy_scope.rail, "idle": profile.energy_scope.idle},
-        "trust": profile.worst_source,
         "memory": priced.memory(scenario.view.recorded_exits, state_bytes(scenario.mechanism, scenario.view, values)),
         "seed": load.seed,
     }

@@ -47,20 +47,10 @@ def cost(models, profile, operating_point, data_type, form) -> None:
 
 def _network(model: str):
     from eesim.bundled import workload_names
-    from eesim.errors import BadInput
-    from eesim.network import read_network
+    from eesim.network.files import load_network
 
-    path = Path(model)
-    if model in workload_names() or (path / "workload.yaml").is_file():
+    if model in workload_names() or (Path(model) / "workload.yaml").is_file():
         from eesim.workload import load_workload
 
         return load_workload(model).network
-    if not path.is_file():
-        raise BadInput("no such model", file=model)
-    if path.suffix == ".onnx":
-        from eesim.network.onnx_import import import_onnx
-
-        return import_onnx(path)
-    if path.suffix in (".yaml", ".yml"):
-        return read_network(path)
-    raise BadInput(f"'{path.suffix}' is not a known kind of model; choose .onnx or .yaml", file=model)
+    return load_network(model)

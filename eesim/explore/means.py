@@ -18,7 +18,7 @@ from eesim.engine.statistics import Counted
 from eesim.explore.rows import point_row
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Mechanism, Path
-from eesim.result import balanced_accuracy, energy_figures, latency_figures, share
+from eesim.result import balanced_accuracy, energy_figures, latency_figures, share, uncertainty
 from eesim.simulation import overload_warning, setting
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def _rows(part: Part, scenarios: Sequence[Scenario], rows: Sequence, percentiles
                 "throughput_hz": share(served * 10**9, horizon),
                 "dropped": 0,
                 "deadline_miss_rate": None,
+                **uncertainty(scenario.cost.cost.profile, cost, taken),
                 "requests": first.requests,
                 "percentiles": "exact" if percentiles else "none",
             }

@@ -94,6 +94,46 @@ def fit_relative(design: np.ndarray, measured: np.ndarray, knee: float = 0.01, r
     return solution / scale
 
 
+@dataclass(frozen=True)
+class Shrunk:
+    """Coefficients [terms] fitted towards expected ones; `error`: their standard errors; `settled`: the share of each that comes from
+    the measurements rather than from what was expected (1: all of it); `together` [terms, terms]: correlations of the errors."""
+
+    coefficients: np.ndarray
+    error: np.ndarray
+    settled: np.ndarray
+    together: np.ndarray
+
+
+def fit_towards(
+    design: np.ndarray, measured: np.ndarray, expected: np.ndarray, spread: float, *, noise: float = 0.02, knee: float = 0.02, rounds: int = 8
+) -> Shrunk:
+    """Non-negative coefficients with small relative errors that stay near `expected` where the measurements do not say otherwise.
+
+    design : [cases, terms]; measured : [cases]; expected : [terms]
+    spread : one standard deviation by which a coefficient may leave what is expected, in units of the largest scale of `expected`
+    noise : size of an unexplained relative error, what the spread is weighed against
+
+    Ridge regression towards `expected` with non-negative coefficients and errors beyond `knee` counted by their size.
+    """
+    from scipy.optimize import nnls
+
+    relative = np.asarray(design, float) / np.asarray(measured, float)[:, None]
+    terms = relative.shape[1]
+    pull = np.eye(terms) / (spread * max(float(np.max(expected)), 1e-300))
+    solution, weights = np.asarray(expected, float), np.ones(len(relative))
+    for _ in range(rounds):
+        weights = 1 / np.maximum(np.abs(relative @ solution - 1), knee) ** 0.5 * knee**0.5
+        rows = np.concatenate([relative * (weights / noise)[:, None], pull])
+        solution, _ = nnls(rows, np.concatenate([weights / noise, pull @ expected]), maxiter=30 * terms)
+    inverse = np.linalg.pinv(relative.T @ (relative * ((weights / noise) ** 2)[:, None]) + pull.T @ pull)
+    residual = np.abs(relative @ solution - 1)
+    scale = max(1.4826 * float(np.median(residual)) / noise, 0.1)
+    sizes = np.sqrt(np.maximum(np.diag(inverse), 1e-300))
+    settled = 1 - np.diag(inverse) * np.diag(pull) ** 2
+    return Shrunk(solution, scale * sizes, np.clip(settled, 0.0, 1.0), inverse / np.outer(sizes, sizes))
+
+
 def fit_pooled(
     design: np.ndarray,
     measured: np.ndarray,

@@ -98,6 +98,27 @@ class Source(Strict):
     """For fitted numbers: errors on held-out cases by name, as fractions (0.09 is 9 %)."""
 
 
+class Span(Strict):
+    """Sizes of the layers of one kind that a fit has seen: smallest and largest MACs, and elements read, written and stored."""
+
+    macs: Annotated[list[int], Field(min_length=2, max_length=2)]
+    elements: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class Uncertainty(Strict):
+    """Relative 1-sigma by grade (see `eesim.hardware.trust`), where it is known better than the default."""
+
+    latency: dict[Literal["measured", "fitted", "extrapolated", "assumed"], NonNegative] = {}
+    energy: dict[Literal["measured", "fitted", "extrapolated", "assumed"], NonNegative] = {}
+
+
+class MeasuredLayer(Strict):
+    """What one layer took: median time in ns, and energy in nJ where it was measured."""
+
+    ns: NonNegative
+    nj: NonNegative | None = None
+
+
 class _ProfileSchema(Strict):
     schema_version: int
     name: str
@@ -116,6 +137,11 @@ class _ProfileSchema(Strict):
     decision: Decision
     links: dict[str, Link] = {}
     batch: Batch = Batch()
+    fitted_over: dict[str, dict[str, Span]] = {}
+    """Data type -> layer kind -> sizes that the fit has seen."""
+    uncertainty: Uncertainty | None = None
+    measured_layers: dict[str, dict[str, MeasuredLayer]] = {}
+    """Data type -> `Layer.signature` -> what that very layer took; it goes before the cost model, at the default operating point."""
     notes: list[str] = []
     sources: list[Source]
 
@@ -153,9 +179,18 @@ class Profile:
         """Whether a layer kind has a cost of its own."""
         return self.parameters.data_types[data_type].get(kind) is not None
 
+    def measured(self, layer: Layer, data_type: str) -> MeasuredLayer | None:
+        """What this very layer took where it was timed itself, else None."""
+        known = self.data.measured_layers.get(data_type)
+        return known.get(layer.signature) if known else None
+
     def price(self, layer: Layer, data_type: str, point: OperatingPoint) -> tuple[LayerCost, str | None]:
         """Cost of one layer, and a warning where its kind has no cost: then the dearest known kind stands in."""
         model = load_model(self.parameters.model)
+        if (timed := self.measured(layer, data_type)) is not None and point is self.point():
+            cost = model.price(layer, data_type, self.parameters, point) if self.knows(layer.kind, data_type) else None
+            nj = timed.nj if timed.nj is not None or cost is None or cost.nj is None or not cost.ns else cost.nj * timed.ns / cost.ns
+            return LayerCost(timed.ns, nj, cost.bound if cost else "overhead"), None
         if self.knows(layer.kind, data_type):
             return model.price(layer, data_type, self.parameters, point), None
         stand_ins = [Layer(**{**_fields(layer), "kind": kind}) for kind in KINDS if self.knows(kind, data_type)]
@@ -278,7 +313,7 @@ def numbers(data: Any, prefix: str = "") -> Iterator[str]:
     """Dotted paths of all numbers in a profile, those about the file itself left out."""
     if isinstance(data, dict):
         for key, value in data.items():
-            if prefix or key not in ("schema_version", "sources", "batch"):
+            if prefix or key not in ("schema_version", "sources", "batch", "fitted_over", "uncertainty", "measured_layers"):
                 yield from numbers(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(data, (int, float)) and not isinstance(data, bool):
         yield prefix

@@ -74,9 +74,20 @@ class Layer:
     fused: tuple[str, ...] = field(default=())
     """Operators that every runtime executes inside this layer (a ReLU after a convolution)."""
 
+    @property
+    def elements(self) -> int:
+        """Numbers read, written and stored: inputs, outputs and parameters."""
+        return self.elements_in + self.elements_out + self.params
+
+    @property
+    def signature(self) -> str:
+        """What decides the cost of a layer, its place and name left out, as text: layers with the same one cost the same."""
+        sizes = ["x".join(map(str, part)) for part in (self.input_shape, self.output_shape, self.kernel, self.stride)]
+        return " ".join([self.op, *(size or "-" for size in sizes), str(self.groups), "+".join(self.fused) or "-"])
+
     def bytes_moved(self, item_bytes: int) -> int:
         """Bytes read and written once each, weights included, with numbers of `item_bytes` bytes."""
-        return (self.elements_in + self.elements_out + self.params) * item_bytes
+        return self.elements * item_bytes
 
 
 def work(kind: str, elements: int, name: str, macs: int = 0, params: int = 0) -> Layer:

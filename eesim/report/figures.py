@@ -66,13 +66,22 @@ def print_run(result: Result, bounds: Sequence[Result]) -> None:
         print(f"95 % intervals of latency over {main['confidence']['replications']} replications, ms: {shown}")
 
 
+def trusted(summary: dict[str, Any]) -> str:
+    """How wide the profile's own error makes the figures, and what they rest on."""
+    sigmas = summary["uncertainty"]
+    known = [f"{what} ±{percent(sigmas[key])}" for what, key in (("service time", "latency"), ("active energy", "energy")) if sigmas[key] is not None]
+    shares = ", ".join(f"{percent(share)} {grade}" for grade, share in sigmas["shares"].items() if share)
+    return f"1 sigma of the device's costs: {', '.join(known) or 'unknown'}; of the time, {shares or 'nothing was run'}"
+
+
 def notes(summary: dict[str, Any]) -> str:
     """What the figures rest on."""
     classes = ", ".join(summary["balanced_classes"])
     scope = summary["energy_scope"]
     lines = [
         f"engine {summary['engine']}; percentiles {summary['percentiles']}; balanced over {classes or 'no class (too few labels)'}",
-        f"energy is of: {scope['rail']}; idle power {scope['idle']} in active figures; the weakest numbers of this profile are {summary['trust']}",
+        f"energy is of: {scope['rail']}; idle power {scope['idle']} in active figures",
+        trusted(summary),
     ]
     if summary["subset"] == "approximate":
         lines.append("some exits are disabled in a network whose heads were trained jointly: approximate")

@@ -52,3 +52,41 @@ def price(layer: Layer, data_type: str, parameters: Parameters, point) -> LayerC
         power = point.active_power_mw(layer.kind)
         nj = None if power is None else ns * power * 1e-3
     return LayerCost(ns, nj, max(terms, key=terms.__getitem__))
+
+
+def parts(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float]:
+    """Nanoseconds of one layer by coefficient, `kind.rate` -> ns; their sum is the layer's price. For calibration."""
+    rates = parameters.data_types[data_type][layer.kind]
+    to_ns = 1.0 if parameters.time_unit == "ns" else 1e3 / point.clock_mhz
+    return {f"{layer.kind}.{name}": getattr(rates, name) * amount * to_ns for name, amount in _amounts(layer, data_type).items()}
+
+
+def energy_parts(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float] | None:
+    """Nanojoules of one layer by coefficient; None where the model gives no energy of its own."""
+    rates = ((parameters.energy or {}).get(data_type) or {}).get(layer.kind)
+    if rates is None:
+        return None
+    return {f"{layer.kind}.{name}": getattr(rates, name) * amount * point.energy_scale for name, amount in _amounts(layer, data_type).items()}
+
+
+def units(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float]:
+    """Nanoseconds (and nanojoules) that one unit of each coefficient would cost, for those that are zero in the base too."""
+    to_ns = 1.0 if parameters.time_unit == "ns" else 1e3 / point.clock_mhz
+    return {f"{layer.kind}.{name}": amount * to_ns for name, amount in _amounts(layer, data_type).items()}
+
+
+def changed(cost_model: dict, data_type: str, factors: dict[str, float], added: dict[str, float], section: str = "data_types") -> dict:
+    """The section of a profile with coefficients multiplied by `factors`, and those that were zero set to `added`."""
+    kinds = {kind: dict(rates) if rates else rates for kind, rates in cost_model[section][data_type].items()}
+    for key, factor in factors.items():
+        kind, rate = key.split(".")
+        if rate in (kinds.get(kind) or {}):
+            kinds[kind][rate] *= factor
+    for key, value in added.items():
+        kind, rate = key.split(".")
+        kinds.setdefault(kind, {})[rate] = value
+    return {**cost_model, section: {**cost_model[section], data_type: kinds}}
+
+
+def _amounts(layer: Layer, data_type: str) -> dict[str, float]:
+    return {"per_mac": layer.macs, "per_byte": layer.bytes_moved(ITEM_BYTES[data_type]), "per_call": 1}
