@@ -13,9 +13,10 @@ from eesim.cli.options import device_options, emit, example, format_option, log
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--profile", "-p", required=True, metavar="P", help="Bundled name or YAML file.")
 @device_options
+@click.option("--plot", metavar="FILE.png", help="Draw the time of each layer; the first model's.")
 @format_option
 @example("eesim cost network.onnx --profile stm32l4r5-xcubeai", "eesim cost workloads/ecg-mitbih/network.yaml -p h200 --format json")
-def cost(models, profile, operating_point, data_type, form) -> None:
+def cost(models, profile, operating_point, data_type, plot, form) -> None:
     """What each layer of a network costs on a device, without exits or load.
 
     A multi-exit network is priced whole: all segments and all heads. Operators without a cost rule are named in a warning
@@ -26,10 +27,19 @@ def cost(models, profile, operating_point, data_type, form) -> None:
 
     records = []
     for model in models:
-        priced = price_network(_network(model), load_profile(profile), operating_point, data_type)
+        priced = price_network(network_of(model), load_profile(profile), operating_point, data_type)
         for warning in priced.warnings:
             log(f"warning: {warning}")
         records.append({"file": model, **cost_record(priced)} if len(models) > 1 else cost_record(priced))
+    if plot is not None:
+        from eesim.files import check_writable, whole
+        from eesim.plot.predicted import layers
+
+        check_writable(plot)
+        figure, _ = layers(records[0])
+        with whole(plot) as unfinished:
+            figure.savefig(unfinished, format="png", dpi=150)
+        log(f"wrote {plot}")
     if form == "json":
         from eesim.report.plain import to_json
 
@@ -45,7 +55,8 @@ def cost(models, profile, operating_point, data_type, form) -> None:
             print_cost(model, record)
 
 
-def _network(model: str):
+def network_of(model: str):
+    """The network of a workload (by bundled name or folder) or of a model file."""
     from eesim.bundled import workload_names
     from eesim.network.files import load_network
 

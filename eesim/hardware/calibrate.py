@@ -260,7 +260,7 @@ def _energy(document, base, cases, measured, fold, model, data_type, place: str,
     document["operating_points"][place]["active_mw"] = {kind: significant(known[kind] * factors[index]) for index, kind in enumerate(names)}
     kept = [name for name, there in zip(names, used, strict=True) if there]
     coefficients = [
-        Coefficient(f"{kind} mW", known[kind] * factor, float(error / factor) if factor else None, known[kind], float(settled))
+        Coefficient(f"{kind} mW", float(known[kind] * factor), float(error / factor) if factor else None, float(known[kind]), float(settled))
         for kind, factor, error, settled in zip(kept, fitted.coefficients, fitted.error, fitted.settled, strict=True)
     ]
     warnings = _warnings("energy", kept, fitted, design[:, used] / measured[:, None], len({case.group for case in cases}), base.name)
@@ -297,14 +297,14 @@ def _finish(document, base: Profile, name: str, origin: str, cases: Sequence[Cas
             document["cost_model"][section] = {data_type: document["cost_model"][section][data_type]}
     sources = [source("fitted", f"{origin}; errors on networks left out of the fit", covers[True], errors)] if covers[True] else []
     sources.append(source("assumed", rest, [*covers[False], "cost_model.data_types.*", "cost_model.energy.*"]))
-    energies = len(quantities) > 1
+    powers = len(quantities) > 1 and not document["cost_model"].get("energy")
     for entry in document["sources"]:
         kept = [path for path in entry["covers"] if not path.startswith(("cost_model.*", "cost_model.data_types", "cost_model.energy"))]
-        if energies:
+        if powers:
             kept = [path for path in kept if "active_mw" not in path]
         if kept:
             sources.append({**entry, "covers": kept})
-    if energies and "energy" not in document["cost_model"]:
+    if powers:
         sources.append(source("assumed", rest, ["operating_points.*.active_mw.*"]))
     document["sources"] = sources
     document.pop("uncertainty", None)

@@ -17,7 +17,9 @@ COLUMNS = {"network": True, "latency_ms": True, "energy_mj": False, "layer": Fal
 """Columns of the table, and whether they are needed. `layer` empty or absent: the whole network."""
 
 
-def read_cases(table: str | Path, networks: str | Path, *, columns: Mapping[str, str] | None = None, where: Mapping[str, str] | None = None) -> list[Case]:
+def read_cases(
+    table: str | Path, networks: str | Path, *, columns: Mapping[str, str] | None = None, where: Mapping[str, str] | None = None
+) -> list[Case]:
     """Measured cases from a CSV file and a folder (or a zip) of networks.
 
     columns : our name -> the file's, where they differ, e.g. ``{"network": "arch_idx"}``
@@ -57,7 +59,8 @@ def read_cases(table: str | Path, networks: str | Path, *, columns: Mapping[str,
             network = said["network"]
             if network not in known:
                 if network not in files:
-                    raise BadInput(f"no network of this name in '{networks}'; {choose(network, files)}", file=path, field=f"network '{network}', row {row + 2}")
+                    missing = f"no network '{network}' in '{networks}'; {choose(network, files)}"
+                    raise BadInput(missing, file=path, field=f"network, row {row + 2}")
                 known[network] = load_network(files[network])
             layers = known[network].layers
             if layer := said.get("layer"):

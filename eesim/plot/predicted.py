@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from eesim.errors import BadInput
 from eesim.plot.layout import Sheet
@@ -35,11 +36,16 @@ def predicted(panels: Sequence[dict[str, Any]], title: str, notes: Sequence[str]
         axis.fill_between(line, line * (1 - BAND), line * (1 + BAND), color=GREY, alpha=0.18, linewidth=0, label="within 10 %")
         axis.plot(line, line, color=GREY, linewidth=0.8, label="_")
         size = 5 if measured.size < 60 else 2.5
-        axis.plot(measured, said, linestyle="none", marker="o", markersize=size, alpha=0.6, markeredgewidth=0, color="#1f77b4", label="a network left out of the fit")
+        dots = {"linestyle": "none", "marker": "o", "markersize": size, "alpha": 0.6, "markeredgewidth": 0, "color": "#1f77b4"}
+        axis.plot(measured, said, label="a network left out of the fit", **dots)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlim(low, high)
         axis.set_ylim(low, high)
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_minor_locator(NullLocator())
+            scale.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=12))
+            scale.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
         axis.set_xlabel(f"measured, {panel['unit']}")
         if sheet.outer(sheet.axes.index(axis))[0]:
             axis.set_ylabel(f"predicted, {panel['unit']}")

@@ -20,11 +20,7 @@ def calibration_record(found: Calibration) -> dict[str, Any]:
         "errors": {name: float(value) for quantity in found.quantities for name, value in quantity.errors.items()},
         "scale": {quantity.what: quantity.scale for quantity in found.quantities},
         "spread": {quantity.what: quantity.spread for quantity in found.quantities},
-        "coefficients": [
-            {"quantity": quantity.what, **{name: None if value is None else value if name == "name" else float(value) for name, value in asdict(item).items()}}
-            for quantity in found.quantities
-            for item in quantity.coefficients
-        ],
+        "coefficients": [{"quantity": quantity.what, **asdict(item)} for quantity in found.quantities for item in quantity.coefficients],
         "warnings": found.warnings,
     }
 
