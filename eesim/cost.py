@@ -26,6 +26,8 @@ from eesim.trace.view import TraceView
 from eesim.units import round_half_even
 
 QUANTISED = ("int8", "uint8")
+INPUT = "input"
+"""Kind of the pseudo-layer for what is done to the network's input before its first layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +42,20 @@ class NetworkCost:
     head_ns: list[int]
     segment_nj: list[int] | None
     head_nj: list[int] | None
-    layers: list[tuple[Layer, LayerCost]] = field(repr=False)
+    segments: list[list[tuple[Layer, LayerCost]]] = field(repr=False)
+    heads: list[list[tuple[Layer, LayerCost]]] = field(repr=False)
+    """Layers with their costs; what is done to the input stands first in segment 0 as a layer of kind 'input'."""
     warnings: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list, repr=False)
     """Warnings about the work of mechanisms, found when it is priced."""
     _needs: dict = field(default_factory=dict, repr=False)
     _scale: tuple[float, float] = (1.0, 1.0)
     """What times and energies are multiplied with, decisions included; see `scaled`."""
+
+    @property
+    def layers(self) -> list[tuple[Layer, LayerCost]]:
+        """All layers with their costs: those of all segments, then those of all heads."""
+        return [row for part in (*self.segments, *self.heads) for row in part]
 
     def decision(self, pieces: Sequence[Work], *, asks: bool) -> tuple[int, int | None]:
         """Whole ns and nJ of one decision: the device's own cost where it `asks`, and the mechanism's work."""
@@ -77,12 +86,11 @@ class NetworkCost:
 
         Energy is left out where it is not known.
         """
-        rows = iter(self.layers)
         found = {quantity: ([], []) for quantity in trust.QUANTITIES}
-        for parts, place in ((self.network.segments, 0), (self.network.heads, 1)):
+        for place, parts in enumerate((self.segments, self.heads)):
             for part in parts:
                 sums = {quantity: np.zeros(len(trust.GRADES)) for quantity in trust.QUANTITIES}
-                for layer, (_, cost) in zip(part, rows, strict=False):
+                for layer, cost in part:
                     sums["latency"][trust.GRADES.index(self.grade(layer, "latency"))] += cost.ns
                     sums["energy"][trust.GRADES.index(self.grade(layer, "energy"))] += cost.nj or 0.0
                 for quantity, amounts in sums.items():
@@ -141,26 +149,31 @@ def price_network(network: Network, profile: Profile, operating_point: str | Non
     name = operating_point or profile.default_operating_point
     point = profile.point(name)
     warnings: dict[str, None] = dict.fromkeys(network.warnings)
-    rows: list[tuple[Layer, LayerCost]] = []
 
-    def total(layers: Sequence[Layer]) -> tuple[int, int | None]:
-        ns, nj = 0.0, 0.0
+    def priced(layers: Sequence[Layer]) -> list[tuple[Layer, LayerCost]]:
+        rows = []
         for layer in layers:
             cost, warning = profile.price(layer, data_type, point)
             rows.append((layer, cost))
             if warning:
                 warnings[warning] = None
-            ns += cost.ns
-            nj = None if nj is None or cost.nj is None else nj + cost.nj
-        return round_half_even(ns), None if nj is None else round_half_even(nj)
+        return rows
 
-    segments = [total(segment) for segment in network.segments]
-    heads = [total(head) for head in network.heads]
-    known = all(nj is not None for _, nj in [*segments, *heads])
-    return NetworkCost(
-        network, profile, name, data_type, [ns for ns, _ in segments], [ns for ns, _ in heads],
-        [nj for _, nj in segments] if known else None, [nj for _, nj in heads] if known else None, rows, tuple(warnings),
-    )  # fmt: skip
+    segments, heads = [priced(segment) for segment in network.segments], [priced(head) for head in network.heads]
+    elements = sum(prod(shape) for shape in network.inputs.values())
+    if (cost := profile.price_input(elements, data_type, point)) is not None:
+        segments[0].insert(0, (Layer("input", "Input", INPUT, (1, elements), (1, elements), elements_in=elements, elements_out=elements), cost))
+    sums = {part: [_rounded(rows) for rows in groups] for part, groups in (("segment", segments), ("head", heads))}
+    known = all(nj is not None for part in sums.values() for _, nj in part)
+    whole = {f"{part}_ns": [ns for ns, _ in values] for part, values in sums.items()}
+    whole |= {f"{part}_nj": [nj for _, nj in values] if known else None for part, values in sums.items()}
+    return NetworkCost(network, profile, name, data_type, segments=segments, heads=heads, warnings=tuple(warnings), **whole)
+
+
+def _rounded(rows: Sequence[tuple[Layer, LayerCost]]) -> tuple[int, int | None]:
+    """Whole ns and nJ of some layers; no energy where one of them has none."""
+    joules = [cost.nj for _, cost in rows]
+    return round_half_even(sum(cost.ns for _, cost in rows)), None if None in joules else round_half_even(sum(joules))
 
 
 @dataclass(frozen=True)

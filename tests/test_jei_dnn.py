@@ -306,7 +306,10 @@ def test_early_leavers_are_right_more_often_than_the_first_head(modules):
 
 def test_modules_do_not_depend_on_the_trade_off_with_the_codes_weighting():
     view = made(samples=1500)
-    said = {w: [RULE.opinions(view, {"trade_off": value, "weighting": w}) for value in (0.01, 0.7, 3.0)] for w in ("code", "exit-mass")}
+    said = {
+        w: [RULE.opinions(view, {"trade_off": value, "modules": "fitted", "weighting": w}) for value in (0.01, 0.7, 3.0)]
+        for w in ("code", "exit-mass")
+    }
     for other in said["code"][1:]:
         assert_array_equal(other[1], said["code"][0][1])
         assert_array_equal(other[2], said["code"][0][2])
@@ -330,8 +333,8 @@ def test_gates_on_recorded_heads_are_the_weighted_regressions():
 
 def test_answers_and_confidence_are_the_modules_own():
     view = made(exits=3)
-    decisions = decided(view, trade_off=0.5)
-    chance, answers, confidence = RULE.opinions(view, {"trade_off": 0.5})
+    decisions = decided(view, trade_off=0.5, modules="fitted")
+    chance, answers, confidence = RULE.opinions(view, {"trade_off": 0.5, "modules": "fitted"})
     for exit in range(2):
         there = decisions.exit == exit
         assert there.any()
@@ -374,7 +377,8 @@ def test_samples_without_a_label_are_left_out():
 
 def test_the_same_seed_gives_the_same_and_another_seed_other_modules():
     view = made(samples=1500, exits=3)
-    first, again, other = (RULE.opinions(made(samples=1500, exits=3), {"trade_off": 0.5, "seed": seed})[2] for seed in (1, 1, 2))
+    given = {"trade_off": 0.5, "modules": "fitted"}
+    first, again, other = (RULE.opinions(made(samples=1500, exits=3), {**given, "seed": seed})[2] for seed in (1, 1, 2))
     assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert_allclose(first, other, atol=0.2)
@@ -409,7 +413,7 @@ def test_exits_may_have_features_of_different_length():
         views[split] = TraceView(made_up, split, sibling=views.get, features=lambda split: [part[made_up.split == split] for part in parts])
     filled = module_features(views["test"])
     assert filled.shape == (600, 2, 5) and (filled[:, 0, 3:] == 0).all() and (filled[:, 1] == parts[1][made_up.split == "test"]).all()
-    assert set(decided(views["test"], trade_off=0.7).exit) <= {0, 1, 2}
+    assert set(decided(views["test"], trade_off=0.7, modules="fitted").exit) <= {0, 1, 2}
 
 
 # Costs, candidates, bad input
@@ -417,14 +421,14 @@ def test_exits_may_have_features_of_different_length():
 
 def test_modules_replace_the_recorded_heads_and_are_paid():
     site = Site(4, 3, (1, 100), (640, 32, 64), (16, 32, 64))
-    first, second = (RULE.charge(site).at(exit) for exit in range(2))
+    fitted, recorded = (RULE.variant({"modules": modules}) for modules in ("fitted", "recorded"))
+    first, second = (fitted.charge(site).at(exit) for exit in range(2))
     assert [(work.kind, work.macs) for work in first] == [("pooling", 0), ("fully_connected", 64), ("softmax", 0), ("elementwise", 0)]
     assert first[0].elements == 640 and first[3].operations == 9 * 4 + 6 + 3
     assert [work.kind for work in second] == ["fully_connected", "softmax", "elementwise"], "features that are pooled already"
-    assert RULE.replaces_heads and RULE.variant({"modules": "fitted"}) is RULE
-    recorded = RULE.variant({"modules": "recorded"})
-    assert not recorded.replaces_heads and [work.kind for work in recorded.charge(site).at(0)] == ["softmax", "elementwise"]
-    assert recorded.variant({"modules": "recorded"}) is recorded and recorded.variant({}).replaces_heads
+    assert fitted.replaces_heads and fitted.variant({"modules": "fitted"}) is fitted and not fitted.variant({}).replaces_heads
+    assert recorded is RULE and not recorded.replaces_heads, "the default"
+    assert [work.kind for work in recorded.charge(site).at(0)] == ["softmax", "elementwise"]
 
 
 def test_macs_are_those_of_the_modules(made_workload, made_profile):
@@ -459,6 +463,15 @@ def test_tuning_saves_and_keeps_within_the_drop(made_workload, made_profile):
     assert tuned.calibration["accuracy"] >= static.calibration["accuracy"] - 0.05 - 1e-12
 
 
+def test_the_default_is_no_trap():
+    """On har-wisdm modules of its own are less accurate than the first recorded exit, at more cost; the default must not be."""
+    found = {}
+    for name, parameters in (("first-exit", {}), ("jei-dnn", {}), ("jei-dnn", {"modules": "recorded"})):
+        result = eesim.simulate("har-wisdm", "stm32l4r5-xcubeai", name, parameters, arrivals="closed")
+        found[name, bool(parameters)] = result["accuracy"]
+    assert found["jei-dnn", False] == found["jei-dnn", True] > found["first-exit", False] + 0.03
+
+
 @pytest.mark.parametrize(
     ("given", "telling"),
     [
@@ -471,6 +484,8 @@ def test_tuning_saves_and_keeps_within_the_drop(made_workload, made_profile):
         ({"cost": [0.5, 0.2, 0.7]}, "may not fall"),
         ({"pos_weight_max": 0}, "at least 0.001"),
         ({"seed": 0.5}, "whole number"),
+        ({"seed": 1}, "no effect with modules=recorded"),
+        ({"weighting": "code", "modules": "recorded"}, "takes modules=fitted"),
         ({"threshold": 0.5}, "no parameter 'threshold'"),
     ],
 )
@@ -483,9 +498,9 @@ def test_bad_parameters_are_one_line(given, telling):
 def test_without_features_the_way_out_is_named():
     bare = TraceView(builders.trace(samples=900, calibration=300))
     with pytest.raises(BadInput, match="modules=recorded") as caught:
-        decided(bare)
+        decided(bare, modules="fitted")
     assert "\n" not in str(caught.value)
-    assert decided(bare, modules="recorded").exit.size == 600
+    assert decided(bare).exit.size == 600, "the default needs none"
 
 
 def test_without_a_calibration_split_it_is_one_line():

@@ -244,7 +244,7 @@ def test_committed_profiles_follow_from_the_raw_data() -> None:
     sys.path.insert(0, str(data_folder("hwprofiles")))
     try:
         import fit_profiles
-        from fits import mlperf_tiny
+        from eesim.fidelity import mlperf_tiny
 
         documents, _ = fit_profiles.build(Path(raw) / "hardware")
         assert mlperf_tiny.rows_from_measured(Path(raw) / "hardware" / "mlperf_tiny" / "measured.csv") == mlperf_tiny.read_published()

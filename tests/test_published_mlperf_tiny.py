@@ -118,7 +118,7 @@ def test_a_changed_number_or_statement_is_noticed(tmp_path: Path, where: tuple, 
 @pytest.fixture(scope="module")
 def refit(hwprofiles_on_path) -> dict[str, dict]:
     """The documents that the committed table of published figures gives, by profile."""
-    from fits import mcu, mlperf_tiny
+    from eesim.fidelity import mcu, mlperf_tiny
 
     return {document["name"]: document for document, _ in mcu.documents(mlperf_tiny.read_published())}
 
@@ -149,7 +149,7 @@ def test_coefficients_and_held_out_errors_follow_from_the_published_table(refit:
 
 def test_pooling_beats_one_board_alone(hwprofiles_on_path) -> None:
     """Held-out latency of the boards with a pool of their own kind, against the same form fitted on the board's other three networks alone."""
-    from fits.mlperf_tiny import Pool, read_published
+    from eesim.fidelity.mlperf_tiny import Pool, read_published
 
     pool = Pool("xcubeai", read_published())
     errors: dict[bool, list[float]] = {False: [], True: []}

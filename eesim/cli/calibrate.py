@@ -44,7 +44,7 @@ def calibrate(measurements, networks, base, out, columns, where, operating_point
         target = target.with_name(target.name + ".yaml")
     check_writable(target)
     profile = load_profile(base)
-    cases = read_cases(measurements, networks, columns=_pairs(columns, "columns"), where=_pairs(where, "where"))
+    cases = read_cases(measurements, networks, columns=_pairs(columns, "columns"), where=_pairs(where, "where"), passes=profile.graph_passes)
     log(f"{len(cases)} measurements of {len({case.group for case in cases})} networks; fitting")
     said = origin or f"{Path(measurements).name}" + (f", {where}" if where else "")
     found = fit(profile, cases, name=target.stem, origin=said, data_type=data_type, operating_point=operating_point)

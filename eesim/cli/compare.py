@@ -18,6 +18,7 @@ from eesim.cli.options import (
     progress,
     tuning_options,
 )  # fmt: skip
+from eesim.errors import BadInput
 from eesim.files import check_writable
 
 
@@ -27,36 +28,40 @@ from eesim.files import check_writable
 @click.option("--mechanisms", "-m", metavar="LIST", help="Names or Python files, separated by commas; by default all bundled ones.")
 @click.option("--accuracy-drop", default="1%", show_default=True, metavar="DROP", help="Against the static network, on the calibration split.")
 @tuning_options
+@click.option("--shared", is_flag=True, help="One threshold for all exits; without --shared and --per-exit the cheaper in calibration counts.")
 @click.option("--exits", metavar="LIST", help="Recorded exits to enable, e.g. 0,2,5; the final one always is.")
 @load_options
 @device_options
 @click.option("--replications", type=int, default=1, metavar="R", show_default=True)
 @click.option("--out", metavar="DIR", help="Write comparison.parquet and plots into a folder.")
+@click.option("--full", is_flag=True, help="All columns in the table.")
 @format_option
 @example(
     "eesim compare -w ecg-mitbih -p stm32l4r5-xcubeai,raspberry-pi-5-litert --accuracy-drop 1% --arrivals poisson:2/s",
     "eesim compare -w ecg-mitbih -m max-softmax,entropy,my_rule.py --out results/compare",
 )
-def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None:
+def compare(workload, profiles, mechanisms, exits, out, form, per_exit, shared, full, **options) -> None:
     """All mechanisms side by side, each tuned to the same loss of accuracy.
 
     Tuning looks at the calibration split only; figures are from the test split. A mechanism that does not pay on a device
-    is shown as what tuning came to, "= static". Differences are to the best plain threshold rule (the cheapest of
-    max-softmax, entropy, margin and patience in calibration), paired sample by sample, with 95 % intervals.
+    is shown as what tuning came to, "= static". Threshold rules are tuned with one threshold for all exits and with one for
+    each, and the cheaper in calibration counts. Differences are to the best plain rule (the cheapest of max-softmax,
+    entropy, margin and patience in calibration), paired sample by sample, with 95 % intervals.
     """
     from eesim.bundled import profile_names
-    from eesim.explore.compare import comparison, rules
+    from eesim.explore.compare import comparison, rules, unbalanced
     from eesim.explore.space import named
     from eesim.hardware import load_profile
 
+    if shared and per_exit:
+        raise BadInput("thresholds are either shared or per exit; leave both out to try both", field="--shared")
+    options["per_exit"] = True if per_exit else False if shared else None
     if out is not None:
         check_writable(out, folder=True)
     chosen, devices = names(mechanisms), [load_profile(name) for name in named(names(profiles), profile_names(), "profiles")]
     rows, summaries, warnings = [], [], {}
     with progress(len(devices) * len(rules(chosen)), "comparing") as done:
-        for item in comparison(
-            workload, devices, chosen, exits=parse_exits(exits), progress=done, remark=warnings.setdefault, **options
-        ):
+        for item in comparison(workload, devices, chosen, exits=parse_exits(exits), progress=done, remark=warnings.setdefault, **options):
             summary = item.result.summary()
             rows.append(item.row())
             if form == "csv":
@@ -65,7 +70,7 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
             summaries.append({**summary, "mechanism": item.asked, "runs_as": summary["mechanism"], **item.record()})
             said = [warning for warning in item.result.warnings if "is a bound" not in warning]  # every table holds the bounds
             warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in said)
-    for warning in warnings:
+    for warning in (*warnings, *unbalanced(rows)):
         log(f"warning: {warning}")
     if out is not None:
         from eesim.plot.files import write_comparison
@@ -83,9 +88,4 @@ def compare(workload, profiles, mechanisms, exits, out, form, **options) -> None
     else:
         from eesim.report.figures import print_comparison
 
-        drop, metric = options["accuracy_drop"], options["metric"].replace("_", " ")
-        print_comparison(
-            rows,
-            f"{rows[0]['workload']}, {rows[0]['arrivals']}, each tuned for {options['objective']} to lose at most {drop} "
-            f"of static {metric} on the calibration split; figures of the test split; exits in %",
-        )
+        print_comparison(rows, options["objective"], options["metric"], full=full)

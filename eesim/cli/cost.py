@@ -25,9 +25,9 @@ def cost(models, profile, operating_point, data_type, plot, form) -> None:
     from eesim.cost import cost_record, price_network
     from eesim.hardware import load_profile
 
-    records = []
+    device, records = load_profile(profile), []
     for model in models:
-        priced = price_network(network_of(model), load_profile(profile), operating_point, data_type)
+        priced = price_network(network_of(model, device), device, operating_point, data_type)
         for warning in priced.warnings:
             log(f"warning: {warning}")
         records.append({"file": model, **cost_record(priced)} if len(models) > 1 else cost_record(priced))
@@ -55,8 +55,8 @@ def cost(models, profile, operating_point, data_type, plot, form) -> None:
             print_cost(model, record)
 
 
-def network_of(model: str):
-    """The network of a workload (by bundled name or folder) or of a model file."""
+def network_of(model: str, profile):
+    """The network of a workload (by bundled name or folder) or of a model file, as the profile's runtime runs it."""
     from eesim.bundled import workload_names
     from eesim.network.files import load_network
 
@@ -64,4 +64,4 @@ def network_of(model: str):
         from eesim.workload import load_workload
 
         return load_workload(model).network
-    return load_network(model)
+    return load_network(model, profile.graph_passes)

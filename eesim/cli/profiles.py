@@ -68,6 +68,48 @@ def show(profile, form) -> None:
         emit(to_json(data) if form == "json" else to_csv([flatten(data)]))
 
 
+@profiles.command("compare")
+@click.argument("devices", nargs=-1, metavar="[PROFILE]...")
+@click.option("--network", "-n", "models", multiple=True, metavar="MODEL", help="Workload, .onnx, .tflite or .yaml; else MLPerf Tiny's four.")
+@format_option
+@example("eesim profiles compare stm32l4r5-tflm stm32l4r5-xcubeai", "eesim profiles compare --network resnet18")
+def compare(devices, models, form) -> None:
+    """The same networks on several devices: latency, energy, their 1 sigma, and what is guessed. All bundled ones by default."""
+    from eesim.bundled import data_folder, profile_names
+    from eesim.cli.cost import network_of
+    from eesim.cost import price_network
+    from eesim.hardware import load_profile
+    from eesim.report.plain import to_csv, to_json
+    from eesim.report.table import percent, print_table
+    from eesim.support import support_record
+
+    wanted = models or [str(path) for path in sorted(data_folder("hwprofiles").glob("networks/*.yaml"))]
+    rows = []
+    for model in wanted:
+        for profile in map(load_profile, devices or profile_names()):
+            network = network_of(model, profile)
+            for point in profile.operating_points:
+                priced = price_network(network, profile, point)
+                said = support_record(priced)
+                energies = [cost.nj for _, cost in priced.layers]
+                rows.append({
+                    "network": network.name, "profile": profile.name, "operating_point": point, "data_type": priced.data_type,
+                    "latency_ms": sum(cost.ns for _, cost in priced.layers) / 1e6, "latency_sigma": said["latency_sigma"],
+                    "energy_mj": None if None in energies else sum(energies) / 1e6, "energy_sigma": said["energy_sigma"],
+                    "energy_of": profile.energy_scope.rail, "fits": said["fits"], "support": said["verdict"],
+                })  # fmt: skip
+    if form == "table":
+        sigmas = ("latency_sigma", "energy_sigma")
+        shown = [{**row, **{key: None if row[key] is None else f"±{percent(row[key])}" for key in sigmas}} for row in rows]
+        columns = {"network": "network", "profile": "profile", "operating_point": "at", "data_type": "type"}
+        columns |= {"latency_ms": "ms", "latency_sigma": "1 sigma", "energy_mj": "mJ", "energy_sigma": "1 sigma "}
+        columns |= {"fits": "fits", "support": "support"}
+        print_table(shown, columns, sections="network")
+        print("Energies are of different rails (`profiles show` names them); a network whose own numbers are quantised keeps its data type.")
+    else:
+        emit(to_json(rows) if form == "json" else to_csv(rows))
+
+
 @profiles.command("check")
 @click.argument("files", nargs=-1, metavar="[PROFILE]...")
 @click.option("--all", "every", is_flag=True, help="Print every finding, not only the first.")

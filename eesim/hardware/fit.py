@@ -19,14 +19,8 @@ from math import floor, log10
 
 import numpy as np
 
+from eesim.hardware.models.linear import Rates, amounts
 from eesim.network.layer import KINDS, Layer
-
-FEATURES: dict[str, Callable[[Layer, int], float]] = {
-    "per_mac": lambda layer, item: layer.macs,
-    "per_byte": lambda layer, item: layer.bytes_moved(item),
-    "per_call": lambda layer, item: 1,
-}
-"""What each rate of a linear cost model multiplies, from a layer and the bytes of one number."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +35,15 @@ class Term:
     shares: Mapping[str, Mapping[str, float]]
 
 
-def design_matrix(networks: Sequence[Iterable[Layer]], terms: Sequence[Term], item_bytes: int) -> np.ndarray:
+def design_matrix(networks: Sequence[Iterable[Layer]], terms: Sequence[Term], item_bytes: int, cache_kib: float | None = None) -> np.ndarray:
     """What one unit of each term's coefficient costs each network: array [networks, terms]."""
     matrix = np.zeros((len(networks), len(terms)))
     for row, layers in enumerate(networks):
         for layer in layers:
+            found = amounts(layer, item_bytes, cache_kib)
             for column, term in enumerate(terms):
                 for rate, weight in term.shares.get(layer.kind, {}).items():
-                    matrix[row, column] += weight * FEATURES[rate](layer, item_bytes)
+                    matrix[row, column] += weight * found[rate]
     return matrix
 
 
@@ -59,7 +54,7 @@ def rates_by_kind(terms: Sequence[Term], coefficients: Sequence[float], digits: 
         for kind, shares in term.shares.items():
             for rate, weight in shares.items():
                 rates.setdefault(kind, {})[rate] = rates.get(kind, {}).get(rate, 0.0) + weight * float(coefficient)
-    order = list(FEATURES)
+    order = list(Rates.model_fields)
     return {
         kind: {rate: significant(values[rate], digits) for rate in sorted(values, key=order.index) if values[rate]}
         for kind, values in sorted(rates.items(), key=lambda pair: KINDS.index(pair[0]))
@@ -92,6 +87,22 @@ def fit_relative(design: np.ndarray, measured: np.ndarray, knee: float = 0.01, r
         solution, _ = nnls(relative * weights[:, None], weights)
         weights = 1 / np.sqrt(np.maximum(np.abs(relative @ solution - 1), knee))
     return solution / scale
+
+
+def fit_expected(design: np.ndarray, measured: np.ndarray, expected: Sequence[float], spread: Sequence[float], noise: float = 0.03) -> np.ndarray:
+    """Positive coefficients [terms] with small logarithmic errors: the most probable values where each is expected near `expected`.
+
+    design : [cases, terms]; measured : [cases]; spread : one standard deviation of the natural logarithm of each coefficient
+    noise : size of an unexplained relative error. For few cases and many terms, when physics says what to expect.
+    """
+    from scipy.optimize import least_squares
+
+    mean, vague, target = np.log(expected), np.asarray(spread, float), np.log(measured)
+
+    def residuals(z: np.ndarray) -> np.ndarray:
+        return np.concatenate([(np.log(design @ np.exp(mean + z * vague)) - target) / noise, z])
+
+    return np.exp(mean + least_squares(residuals, np.zeros(len(mean)), max_nfev=100).x * vague)
 
 
 @dataclass(frozen=True)
@@ -214,7 +225,7 @@ def leave_one_out(
 
 
 def error_statistics(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """Relative errors as fractions: `median`, `max` (both absolute) and the share of cases `within_10pct`; NaN cases are left out."""
+    """Relative errors as fractions: `median`, `mean`, `max` (all absolute) and the share of cases `within_10pct`; NaN cases are left out."""
     errors = np.abs(np.asarray(predicted, float) / np.asarray(measured, float) - 1)
     errors = errors[np.isfinite(errors)]
-    return {"median": float(np.median(errors)), "max": float(errors.max()), "within_10pct": float(np.mean(errors <= 0.1))}
+    return {"median": float(np.median(errors)), "mean": float(errors.mean()), "max": float(errors.max()), "within_10pct": float(np.mean(errors <= 0.1))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,12 +18,19 @@ COLUMNS = {"network": True, "latency_ms": True, "energy_mj": False, "layer": Fal
 
 
 def read_cases(
-    table: str | Path, networks: str | Path, *, columns: Mapping[str, str] | None = None, where: Mapping[str, str] | None = None
+    table: str | Path,
+    networks: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
+    passes: Sequence[str] = (),
 ) -> list[Case]:
     """Measured cases from a CSV file and a folder (or a zip) of networks.
 
     columns : our name -> the file's, where they differ, e.g. ``{"network": "arch_idx"}``
     where : only rows with these texts in these columns of the file, e.g. ``{"framework": "onnx"}``
+
+    passes : what the runtime does to an ONNX graph first, a profile's `graph_passes`
 
     A network is the file `<network>.onnx`, `.tflite` or `.yaml` in the folder, in any folder below it, or named with its suffix.
     Raises BadInput for missing columns, networks and layers, and for values that are no numbers.
@@ -61,7 +68,7 @@ def read_cases(
                 if network not in files:
                     missing = f"no network '{network}' in '{networks}'; {choose(network, files)}"
                     raise BadInput(missing, file=path, field=f"network, row {row + 2}")
-                known[network] = load_network(files[network])
+                known[network] = load_network(files[network], passes)
             layers = known[network].layers
             if layer := said.get("layer"):
                 layers = tuple(item for item in layers if item.name == layer)

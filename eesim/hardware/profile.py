@@ -137,6 +137,8 @@ class _ProfileSchema(Strict):
     decision: Decision
     links: dict[str, Link] = {}
     batch: Batch = Batch()
+    graph_passes: list[Literal["zero-folding", "common-subexpressions"]] = []
+    """What the runtime does to a graph before it runs it (`eesim.network.onnx_passes`), in order."""
     fitted_over: dict[str, dict[str, Span]] = {}
     """Data type -> layer kind -> sizes that the fit has seen."""
     uncertainty: Uncertainty | None = None
@@ -199,6 +201,11 @@ class Profile:
         costs = [(model.price(other, data_type, self.parameters, point), other.kind) for other in stand_ins]
         cost, kind = max(costs, key=lambda pair: pair[0].ns)
         return cost, f"{self.name}: layer kind '{layer.kind}' ({layer.op}) has no cost; assumed that of '{kind}', the dearest for it"
+
+    def price_input(self, elements: int, data_type: str, point: OperatingPoint) -> LayerCost | None:
+        """Cost of what is done to the numbers of the network's input before its first layer; None where nothing is."""
+        model = load_model(self.parameters.model)
+        return model.price_input(elements, data_type, self.parameters, point) if hasattr(model, "price_input") else None
 
     def decision_cost(self, point: OperatingPoint) -> tuple[float, float | None]:
         """Nanoseconds and nanojoules of one decision, unrounded."""

@@ -63,6 +63,8 @@ def grade_of_numbers(profile: Profile, paths: Iterable[str]) -> str:
 @lru_cache(maxsize=4096)
 def _by_kind(profile: Profile, kind: str, data_type: str, quantity: str, point: str) -> str:
     """The grade of a kind's numbers, before sizes are looked at."""
+    if kind == "input":
+        return grade_of_numbers(profile, [f"cost_model.input.{data_type}.per_element"])
     if not profile.knows(kind, data_type):
         return "assumed"
     rates = profile.parameters.data_types[data_type][kind].model_dump(exclude_unset=True)

@@ -39,7 +39,8 @@ def find_meter(device: str = "cpu", powercap: Path = POWERCAP) -> Meter:
 def _rapl(powercap: Path) -> Meter:
     packages = [path for path in sorted(powercap.glob("intel-rapl:*")) if path.name.count(":") == 1]
     if not packages:
-        return Meter(None, None, [], f"no energy was measured: this machine shows no RAPL counters ({powercap}/intel-rapl*), virtual machines rarely do")
+        why = f"no energy was measured: this machine shows no RAPL counters ({powercap}/intel-rapl*), virtual machines rarely do"
+        return Meter(None, None, [], why)
     counters = [path / "energy_uj" for path in packages]
     try:
         for counter in counters:
@@ -66,19 +67,24 @@ def _nvml() -> Meter:
     return Meter("whole graphics board (NVML)", lambda: [float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))], [float("inf")])
 
 
-def measure_energy(meter: Meter, run: Callable[[], object], seconds: float = LEAST_S) -> Energy | None:
-    """Energy of one `run()`, over at least a second of them and as long of idling before; None where there is no counter."""
+def idle_power(meter: Meter, seconds: float = LEAST_S) -> float | None:
+    """Power in mW while nothing is done; None where there is no counter."""
     if meter.read is None:
         return None
-    seconds = max(seconds, LEAST_S)
     begin, clock = meter.read(), time.perf_counter()
-    time.sleep(seconds)
-    idle = _spent(meter, begin) / (time.perf_counter() - clock)
-    begin, end, count = meter.read(), time.perf_counter() + seconds, 0
+    time.sleep(max(seconds, LEAST_S))
+    return _spent(meter, begin) / (time.perf_counter() - clock)
+
+
+def measure_energy(meter: Meter, run: Callable[[], object], idle_mw: float | None = None, seconds: float = LEAST_S) -> Energy | None:
+    """Energy of one `run()`, over at least a second of them; None where there is no counter. idle_mw: of `idle_power`."""
+    if meter.read is None:
+        return None
+    begin, end, count = meter.read(), time.perf_counter() + max(seconds, LEAST_S), 0
     while time.perf_counter() < end or not count:
         run()
         count += 1
-    return Energy(_spent(meter, begin) / count, idle, str(meter.rail))
+    return Energy(_spent(meter, begin) / count, float("nan") if idle_mw is None else idle_mw, str(meter.rail))
 
 
 def _spent(meter: Meter, begin: list[float]) -> float:

@@ -13,10 +13,10 @@ import pandas as pd
 
 from eesim.errors import BadInput, unknown
 from eesim.files import write_text
-from eesim.measure.energy import Energy, find_meter, measure_energy
+from eesim.measure.energy import Energy, find_meter, idle_power, measure_energy
 from eesim.measure.machine import Machine, pinned, this_machine
 from eesim.measure.onnx_model import DEVICES, Prepared, prepare, session
-from eesim.measure.timing import FEWEST, Timing, summary, timed, warm
+from eesim.measure.timing import CLOCKS, FEWEST, Timing, clock_of, summary, timed, undisturbed, warm
 from eesim.network.layer import ITEM_BYTES, Layer
 from eesim.network.network import Network
 
@@ -37,23 +37,27 @@ CALL, INSERTED = "(call)", "(inserted {})"
 class Measurement:
     """What one network took on this machine.
 
-    name : as it was given: a bundled workload, a folder or a file; network : as imported, None for torch modules
+    name : as it was given: a bundled workload, a folder or a file; file : the model's; network : as imported, None for torch modules
     layers : DataFrame with a row for each layer in order of execution, then the rows that are none (kind 'runtime'): network, layer,
         part ('segment 0', 'head 0'), op, kind, macs, bytes, latency_ms, iqr_ms, repeats, inside. `latency_ms` is free of the overhead of
         profiling, and all rows sum to the latency of the whole network; `inside` names the layer whose node executes this one,
         whose own time is then 0. Empty where the device tells nothing about layers.
     totals : DataFrame with a row for the whole network with all its heads (exit empty) and one for each exit (segments up to it
-        and its head): network, exit, latency_ms (median), middle_ms (mean of the middle half), mean_ms, iqr_ms, min_ms, p95_ms, repeats,
-        disturbed (share), drift, energy_mj, idle_mw
-    profiling : how layer times were made: overhead_us of a profiled node, profiled_ms (sum as profiled), call_ms, and `scale`, what
-        the times free of overhead were multiplied with so that they sum to the whole: near 1 where all is well
+        and its head, a session each): network, exit, calls (of the runtime; each costs about the layer '(call)'), latency_ms
+        (median), middle_ms (mean of the middle half), mean_ms, iqr_ms, min_ms, p95_ms, repeats, disturbed (share), drift,
+        energy_mj, idle_mw
+    profiling : how layer times were made: overhead_us that was taken off each profiled node, chain_us that a chain of empty nodes shows,
+        profiled_ms (sum as profiled), call_ms, and `scale`, what the times free of overhead were multiplied with so that they
+        sum to the whole: near 1, with overheads alike, where all is well
     notes : sentences about what is doubtful or was not measured
     """
 
     name: str
+    file: Path
     runtime: str
     device: str
     threads: int
+    clock: str
     cores: list[int]
     machine: Machine
     network: Network | None
@@ -78,24 +82,26 @@ class Measurement:
         """Median latency of each exit."""
         return self.totals.loc[self.totals["exit"].notna(), "latency_ms"].tolist()
 
-    def rows(self) -> pd.DataFrame:
-        """The whole network (layer empty), then its layers: columns network, layer, latency_ms, energy_mj.
+    @property
+    def file_name(self) -> str:
+        """How tables name the network, such that `eesim calibrate` finds it in a folder: 'a.onnx', or 'ecg-mitbih/network.onnx'."""
+        return "/".join(self.file.parts[-2:]) if self.file.stem == "network" else self.file.name
 
-        Layers that are executed inside another's node are left out, and so is what is no layer.
+    def rows(self) -> pd.DataFrame:
+        """The whole network (layer empty), then its layers: columns network (its `file_name`), layer, latency_ms, energy_mj.
+
+        Layers that take no time since they are executed inside another's node are left out, and so is what is no layer.
         """
-        own = self.layers[(self.layers["kind"] != "runtime") & ((self.layers["inside"] == "") | (self.layers["latency_ms"] > 0))]
-        whole = {"network": self.name, "layer": "", "latency_ms": self.latency_ms, "energy_mj": self.energy_mj}
-        found = [{"network": self.name, "layer": row.layer, "latency_ms": row.latency_ms, "energy_mj": None} for row in own.itertuples()]
-        return pd.DataFrame([whole, *found], columns=list(ROWS)).astype({"energy_mj": float})
+        own = self.layers[(self.layers["kind"] != "runtime") & (self.layers["latency_ms"] > 0)]
+        found = [("", self.latency_ms, self.energy_mj), *((row.layer, row.latency_ms, None) for row in own.itertuples())]
+        return pd.DataFrame([(self.file_name, *row) for row in found], columns=list(ROWS)).astype({"energy_mj": float})
 
     def record(self) -> dict[str, Any]:
         """Everything as plain data."""
         plain = lambda frame: frame.astype(object).where(frame.notna(), None).to_dict("records")  # noqa: E731
-        return {
-            "network": self.name, "runtime": self.runtime, "device": self.device, "threads": self.threads, "cores": self.cores,
-            "data_type": self.data_type, "machine": self.machine.record(), "totals": plain(self.totals), "layers": plain(self.layers),
-            "profiling": self.profiling, "notes": self.notes,
-        }  # fmt: skip
+        names = ("runtime", "device", "threads", "clock", "cores", "data_type", "profiling", "notes")
+        tables = {"totals": plain(self.totals), "layers": plain(self.layers)}
+        return {"network": self.name, "machine": self.machine.record()} | {name: getattr(self, name) for name in names} | tables
 
 
 def to_csv(measurements: Iterable[Measurement], path: str | Path) -> None:
@@ -114,6 +120,7 @@ def measure_model(
     repeats: int | None = None,
     seconds: float | None = None,
     seed: int = 0,
+    clock: str = "wall",
     progress: Callable[[int], None] | None = None,
 ) -> Measurement:
     """Measure a network on this machine: the whole of it, its layers, and each of its exits.
@@ -124,6 +131,7 @@ def measure_model(
     warmup : runs before; by default until the time is stable.
     repeats, seconds : of the whole network; without either 3 s together with layers and exits.
     seed : of made-up inputs, and of weights where the file has none.
+    clock : 'wall', or 'own', which stands still while other programs have the core: for machines that are shared.
     progress : called with 1, ROUNDS times.
 
     Latency with the device 'cuda' is that of a call: inputs go to the device and answers come back.
@@ -131,7 +139,10 @@ def measure_model(
     Raises BadInput for a model that cannot be run here, and where the runtime or the device is missing.
     """
     _check(runtime, device, threads, warmup, repeats, seconds)
-    settings = _Settings(device, int(threads), warmup, repeats, SECONDS if repeats is None and seconds is None else seconds, seed, progress or _nothing)
+    if clock_of(clock) is not CLOCKS["wall"] and (device != "cpu" or threads > 1):
+        raise BadInput("the own clock of a thread sees nothing of other threads and devices; use it with one thread on the cpu", field="clock")
+    seconds = SECONDS if repeats is None and seconds is None else seconds
+    settings = _Settings(device, int(threads), warmup, repeats, seconds, seed, clock, progress or _nothing)
     if runtime == "torch":
         from eesim.measure.torch_model import measure_torch
 
@@ -149,13 +160,14 @@ class _Settings:
     repeats: int | None
     seconds: float | None
     seed: int
+    clock: str
     progress: Callable[[int], None]
 
     def block(self, what: str) -> dict[str, Any]:
         """How long or how often `what` is timed in one round, as `timed` takes it."""
         if self.repeats is not None:
-            return {"repeats": -(-self.repeats // ROUNDS)}
-        return {"seconds": self.seconds * SHARES[what] / ROUNDS}
+            return {"repeats": -(-self.repeats // ROUNDS), "clock": self.clock}
+        return {"seconds": self.seconds * SHARES[what] / ROUNDS, "clock": self.clock}
 
 
 def _nothing(_: int) -> None:
@@ -211,7 +223,7 @@ def _measure_onnx(name: str, prepared: Prepared, final_head: str | None, setting
     notes = []
     if prepared.random:
         notes.append(f"the file ships without weights: {prepared.random:,} numbers were drawn at random")
-    with pinned(settings.threads) as cores, tempfile.TemporaryDirectory(prefix="eesim-measure-") as folder:
+    with pinned(settings.threads) as cores, tempfile.TemporaryDirectory(prefix="eesim-measure-") as folder, undisturbed():
         if not cores:
             notes.append("the process could not be kept on one core")
         whole = session(prepared.model, threads=settings.threads, device=device, file=prepared.path)
@@ -230,30 +242,33 @@ def _measure_onnx(name: str, prepared: Prepared, final_head: str | None, setting
                 found.append(part)
             if layers:
                 layers.round()
-            starts.append(_exit_times(chain, staged, settings.block("exits")))
+            starts.append(_exit_times(chain, staged, settings))
             settings.progress(1)
         meter = find_meter(device)
-        energies = [measure_energy(meter, run)]
+        idle = idle_power(meter)
+        energies = [measure_energy(meter, run, idle)]
         for exit in range(staged.exits):
-            energies.append(measure_energy(meter, lambda exit=exit: staged.run(sample, exit, every_head=False)))
+            energies.append(measure_energy(meter, lambda exit=exit: staged.run(sample, exit, every_head=False), idle))
         total = summary(*map(np.concatenate, timings))
         frame, profiling = layers.frame(name, network, total) if layers else (_no_layers(), {})
     stamps = np.concatenate(starts)
     times = times_of(stamps[:, 0, 0], stamps[:, -1, 2], stamps[:, 1:])
     through = np.cumsum(times.segment, axis=1) + times.head
     timing = [total, *(summary(through[:, exit]) for exit in range(staged.exits))]
+    calls = [1, *(sum(part is not None for part in staged.segments[: exit + 1]) + 1 for exit in range(staged.exits))]
     if meter.why_not:
         notes.append(meter.why_not)
     if not layers:
         notes.append("layer by layer nothing was measured: calls of a graphics processor return before it is done")
-    notes += doubts(total)
+    notes += doubts(total, settings.clock)
     if profiling and not 0.8 <= profiling["scale"] <= 1.25:
         notes.append(
             f"layers free of the profile's overhead sum to {1 / profiling['scale']:.2f} times the whole network; they were scaled to it, "
             "so single layers are uncertain by about as much"
         )
+    totals = totals_frame(name, timing, energies, calls)
     return Measurement(
-        name, "onnxruntime", device, settings.threads, cores, this_machine(), network, frame, totals_frame(name, timing, energies),
+        name, prepared.path, "onnxruntime", device, settings.threads, settings.clock, cores, this_machine(), network, frame, totals,
         network.data_type, profiling, notes,
     )  # fmt: skip
 
@@ -263,22 +278,21 @@ def _chain_of(staged: Any, sample: dict[str, np.ndarray]) -> Callable[[], object
     from eesim.measure.staged import go_through
 
     bars = [np.inf] * staged.exits
-    return lambda stamps=None: go_through(staged, sample, bars, -1, stamps)
+    return lambda *stamps: go_through(staged, sample, bars, -1, *stamps)
 
 
-def _exit_times(chain: Callable, staged: Any, block: dict[str, Any]) -> np.ndarray:
+def _exit_times(chain: Callable, staged: Any, settings: _Settings) -> np.ndarray:
     """Stamps int64 [n, 1 + E, 3] of runs through all stages; the first row of each holds its start."""
-    import time
-
     found: list[np.ndarray] = []
+    ask = clock_of(settings.clock)
 
     def once() -> None:
         stamps = np.zeros((1 + staged.exits, 3), np.int64)
-        stamps[0] = time.perf_counter_ns()
-        chain(stamps[1:])
+        stamps[0] = ask()
+        chain(stamps[1:], ask)
         found.append(stamps)
 
-    timed(once, **block)
+    timed(once, **settings.block("exits"))
     return np.array(found)
 
 
@@ -286,12 +300,11 @@ class _Layers:
     """Layer times of an ONNX model, gathered in rounds."""
 
     def __init__(self, prepared: Prepared, folder: Path, settings: _Settings, sample: dict[str, np.ndarray]):
-        from eesim.measure.profiling import NodeProfile, call_overhead, event_overhead
+        from eesim.measure.profiling import EventOverhead, NodeProfile, call_overhead
 
         self.profile, self.settings, self.sample = NodeProfile(prepared, folder, settings.threads), settings, sample
         self._call = call_overhead(prepared, settings.threads)
-        self._folder, self._event_overhead = folder, event_overhead
-        self.overheads: list[float] = []
+        self._overhead = EventOverhead(folder, settings.clock)
         self.calls: list[np.ndarray] = []
 
     def warm(self) -> None:
@@ -308,22 +321,22 @@ class _Layers:
         left = self.profile.most_runs - self.profile.runs
         if left > 0:
             timed(lambda: self.profile.run(self.sample), **(block if "seconds" in block else {"repeats": min(block["repeats"], left)}))
-        self.calls.append(timed(self._call, repeats=40)[0])
-        self.overheads.append(self._event_overhead(self._folder))
+        self.calls.append(timed(self._call, repeats=40, clock=self.settings.clock)[0])
+        self._overhead.round()
 
     def frame(self, name: str, network: Network, total: Timing) -> tuple[pd.DataFrame, dict[str, float]]:
         """The table of layers, and how it was made."""
-        from eesim.measure.profiling import LEAST, share
+        from eesim.measure.profiling import free, settle, share
 
-        durations = self.profile.finish()
-        overhead, call = float(np.median(self.overheads)), float(np.median(np.concatenate(self.calls)))
+        durations, chain = self.profile.finish(), self._overhead.finish()
+        call = float(np.median(np.concatenate(self.calls)))
         raw = {node: summary(values).middle for node, values in durations.items()}
-        free = {node: max(value - overhead, LEAST * value) for node, value in raw.items()}
         target = max(total.median - call, 0.1 * total.median)
-        scale = target / sum(free.values())
-        scaled = {node: np.maximum(values - overhead, LEAST * values) * scale for node, values in durations.items()}
+        overhead, scale = settle(np.array(list(raw.values())), chain, target)
+        scaled = {node: free(values, overhead) * scale for node, values in durations.items()}
         by_layer, inserted, inside = share(scaled, list(network.layers), self.profile.executed)
-        exact = share({node: np.array([value * scale]) for node, value in free.items()}, list(network.layers), self.profile.executed)
+        middles = {node: free(np.array([value]), overhead) * scale for node, value in raw.items()}
+        exact = share(middles, list(network.layers), self.profile.executed)
         parts = {layer.name: f"segment {index}" for index, group in enumerate(network.segments) for layer in group}
         parts |= {layer.name: f"head {index}" for index, group in enumerate(network.heads) for layer in group}
         rows = []
@@ -334,7 +347,8 @@ class _Layers:
         for operator, values in sorted(inserted.items()):
             rows.append(_extra(name, INSERTED.format(operator), operator, float(exact[1][operator][0]), values))
         rows.append(_extra(name, CALL, "", total.median - target, np.concatenate(self.calls)))
-        profiling = {"overhead_us": overhead / 1e3, "profiled_ms": sum(raw.values()) / 1e6, "call_ms": call / 1e6, "scale": scale}
+        profiling = {"overhead_us": overhead / 1e3, "chain_us": chain / 1e3, "profiled_ms": sum(raw.values()) / 1e6, "call_ms": call / 1e6}
+        profiling["scale"] = scale
         return pd.DataFrame(rows, columns=list(_COLUMNS)), profiling
 
 
@@ -363,25 +377,28 @@ def _no_layers() -> pd.DataFrame:
     return pd.DataFrame(columns=list(_COLUMNS))
 
 
-def totals_frame(name: str, timings: list[Timing], energies: list[Energy | None]) -> pd.DataFrame:
-    """The table of totals: the whole network first, then its exits."""
+def totals_frame(name: str, timings: list[Timing], energies: list[Energy | None], calls: list[int]) -> pd.DataFrame:
+    """The table of totals: the whole network first, then its exits; calls: of the runtime in each."""
     rows = []
     for place, (timing, energy) in enumerate(zip(timings, energies, strict=True)):
         found = asdict(timing)
-        times = {f"{key}_ms": found[key] / 1e6 for key in ("middle", "mean", "iqr")} | {"min_ms": timing.least / 1e6, "p95_ms": timing.p95 / 1e6}
+        names = {"latency_ms": "median", "middle_ms": "middle", "mean_ms": "mean", "iqr_ms": "iqr", "min_ms": "least", "p95_ms": "p95"}
+        power = (np.nan, np.nan) if energy is None else (energy.mj, energy.idle_mw)
         rows.append(
-            {"network": name, "exit": place - 1 if place else None, "latency_ms": timing.median / 1e6, **times, "repeats": timing.repeats,
-             "disturbed": timing.disturbed, "drift": timing.drift,
-             "energy_mj": np.nan if energy is None else energy.mj, "idle_mw": np.nan if energy is None else energy.idle_mw}
-        )  # fmt: skip
+            {"network": name, "exit": place - 1 if place else None, "calls": calls[place]}
+            | {column: found[key] / 1e6 for column, key in names.items()}
+            | {key: found[key] for key in ("repeats", "disturbed", "drift")}
+            | dict(zip(("energy_mj", "idle_mw"), power, strict=True))
+        )
     return pd.DataFrame(rows).astype({"exit": "Int64"})
 
 
-def doubts(total: Timing) -> list[str]:
+def doubts(total: Timing, clock: str) -> list[str]:
     """What speaks against trusting a measurement."""
     found = []
     if abs(total.drift) > UNSTABLE:
         found.append(f"the latency drifted by {total.drift:+.0%} while it was measured; other programs, heat or a changing clock")
     if total.disturbed > UNSTABLE:
-        found.append(f"{total.disturbed:.0%} of the repeats were disturbed; other programs use the cores")
+        own = ", whose time the clock 'own' would leave out" if clock == "wall" else ""
+        found.append(f"{total.disturbed:.0%} of the repeats were disturbed; other programs use the cores{own}")
     return found

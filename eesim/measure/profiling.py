@@ -7,7 +7,7 @@ of its own: it is 0 and the other is named. Layers with MACs share such a node i
 
 A profiled node is slowed down by the profile, which collects sizes and memory statistics of it. That is measured on a chain of
 nodes that do almost nothing, with and without the profile, and taken off; then all layers are scaled so that with the cost
-of a call they sum to the time of the whole network without a profile.
+of a call they sum to the time of the whole network without a profile (`settle`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 
 from eesim.measure.onnx_model import Prepared, session
-from eesim.measure.timing import timed
+from eesim.measure.timing import summary, timed
 from eesim.network.onnx_graph import Graph
 
 EVENTS = 150_000
@@ -32,6 +32,8 @@ CHAIN = 100
 """Nodes of the chain on which the overhead of the profile is measured."""
 LEAST = 0.02
 """A node's time without overhead is never less than this share of the profiled one."""
+OVERHEAD_SIGMA, SCALE_SIGMA = 0.3, 0.1
+"""How far the overhead that the chain shows, and the speed of the machine while it profiles, may be off (natural logarithm)."""
 _WHOLE_US = 0.5
 """The profile cuts whole microseconds off, half a one on average."""
 _LAYOUT = {
@@ -52,6 +54,11 @@ class Executed:
 
 def executed(optimised: onnx.GraphProto, graph: Graph) -> Executed:
     """Whose the nodes of an optimised model are, `graph` being that of the import."""
+    counts: dict[str, int] = {}
+    for node in optimised.node:  # what operators are taken apart to has no names
+        if not node.name:
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
+            node.name = nameless(node.op_type, counts[node.op_type] - 1)
     producer = {output: index for index, node in enumerate(graph.nodes) for output in node.output if output}
     by_name = {node.name: index for index, node in enumerate(graph.nodes)}
     consumers: dict[str, list[onnx.NodeProto]] = {}
@@ -77,6 +84,11 @@ def executed(optimised: onnx.GraphProto, graph: Graph) -> Executed:
                     seen.add(reader.name)
                     waiting.append(reader)
     return Executed({node.name: node.op_type for node in optimised.node}, found)
+
+
+def nameless(operator: str, place: int) -> str:
+    """What the node without a name is called here that is the `place`-th of its operator in order of execution."""
+    return f"{operator} without a name, {place}"
 
 
 def _anchor(node: onnx.NodeProto, producer: Mapping[str, int], by_name: Mapping[str, int], graph: Graph) -> int | None:
@@ -105,10 +117,12 @@ def _layer_of(graph: Graph, index: int) -> str | None:
     return None if graph.free(root) else graph.nodes[root].name
 
 
-def hosts(layers: list[Any], timed_layers: set[str], operators: Mapping[str, str]) -> dict[str, str]:
+def hosts(layers: list[Any], place: Mapping[str, int], operators: Mapping[str, str]) -> dict[str, str]:
     """For layers (of `Layer`, in order of execution) without an executed node: the layer inside whose node they run; "" for none.
 
-    An elementwise layer runs inside the layer with weights before it, unless what follows is a node that the runtime made
+    place : layers with a node, and where it stands in the order of execution; operators : what their nodes are
+
+    An elementwise layer runs inside the last layer with weights before it, unless what follows is a node that the runtime made
     of several (its operator is not the layer's own); everything else inside what follows, else what comes before.
     """
     by_name = {layer.name: layer for layer in layers}
@@ -124,16 +138,15 @@ def hosts(layers: list[Any], timed_layers: set[str], operators: Mapping[str, str
             if name in seen or name not in by_name:
                 continue
             seen.add(name)
-            if name in timed_layers:
+            if name in place:
                 hits.append(name)
             else:
                 waiting += step(name)
         return hits
 
-    place = {layer.name: index for index, layer in enumerate(layers)}
     found = {}
     for layer in layers:
-        if layer.name in timed_layers:
+        if layer.name in place:
             continue
         after = nearest(layer.name, lambda name: readers.get(name, []))
         before = sorted(nearest(layer.name, lambda name: list(by_name[name].inputs)), key=place.__getitem__)
@@ -144,7 +157,10 @@ def hosts(layers: list[Any], timed_layers: set[str], operators: Mapping[str, str
     return found
 
 
-def share(durations: Mapping[str, np.ndarray], layers: list[Any], run: Executed) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, str]]:
+Shared = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, str]]
+
+
+def share(durations: Mapping[str, np.ndarray], layers: list[Any], run: Executed) -> Shared:
     """Durations by executed node -> by layer, by operator of what was inserted, and where layers without a node run.
 
     Layers with MACs that run inside another's node take their part of its time, by MACs; other layers 0.
@@ -159,9 +175,10 @@ def share(durations: Mapping[str, np.ndarray], layers: list[Any], run: Executed)
             by_layer[layer] = by_layer.get(layer, 0) + values
             operators[layer] = run.operators[name]
         else:
-            operator = run.operators.get(name, name)
+            operator = run.operators.get(name, name.partition(" without a name")[0])
             inserted[operator] = inserted.get(operator, 0) + values
-    inside = hosts(layers, set(by_layer), operators)
+    place = {layer: index for index, layer in enumerate(run.layers.values()) if layer in by_layer}
+    inside = hosts(layers, place, operators)
     guests: dict[str, list[str]] = {}
     for name, host in inside.items():
         if host and known[name].macs:
@@ -211,40 +228,76 @@ class NodeProfile:
 
 
 def node_durations(events: list[dict[str, Any]], names: set[str], first: int = 0) -> dict[str, np.ndarray]:
-    """Durations float64 [runs] in ns of the named nodes, from the events of a profile; runs before `first` are left out."""
+    """Durations float64 [runs] in ns of executed nodes, from the events of a profile; runs before `first` are left out.
+
+    names : of the executed nodes; the profile calls those without a name by operator and number, see `nameless`
+    """
     starts = np.array(sorted(event["ts"] for event in events if event.get("name") == "model_run"))
     found: dict[str, np.ndarray] = {}
+    unnamed: dict[str, dict[str, float]] = {}
     for event in events:
         name = event.get("name", "").removesuffix("_kernel_time")
-        if event.get("cat") != "Node" or name not in names or name == event.get("name"):
+        run = int(np.searchsorted(starts, event.get("ts", -1), side="right")) - 1
+        if event.get("cat") != "Node" or name == event.get("name") or run < 0:
             continue
-        run = int(np.searchsorted(starts, event["ts"], side="right")) - 1
-        if run < 0:
-            continue
+        if name not in names:
+            unnamed.setdefault(event.get("args", {}).get("op_name", name), {}).setdefault(name, event["ts"])
         if name not in found:
             found[name] = np.zeros(len(starts))
         found[name][run] += (event["dur"] + _WHOLE_US) * 1e3
-    return {name: values[first:] for name, values in found.items()}
+    renamed = {}
+    for operator, begun in unnamed.items():
+        for place, name in enumerate(sorted(begun, key=begun.__getitem__)):
+            renamed[name] = nameless(operator, place)
+    return {renamed.get(name, name): values[first:] for name, values in found.items()}
 
 
-def event_overhead(folder: Path, repeats: int = 30) -> float:
-    """By how many ns a node is longer in the profile than it is without: measured on a chain of nodes that do almost nothing."""
-    empty, chain = _chain(0), _chain(CHAIN)
-    inputs = {"x": np.ones((1, 4), np.float32)}
-    plain = [session(model) for model in (empty, chain)]
-    profiled = session(chain, enable_profiling=True, profile_file_prefix=str(folder / "chain"))
-    times = []
-    for each in plain:
-        each.run(None, inputs)
-        times.append(float(np.median(timed(lambda each=each: each.run(None, inputs), repeats=repeats)[0])))
-    for _ in range(repeats):
-        profiled.run(None, inputs)
-    path = Path(profiled.end_profiling())
-    events = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink(missing_ok=True)
-    seen = [(event["dur"] + _WHOLE_US) * 1e3 for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    true = max(times[1] - times[0], 0.0) / CHAIN
-    return max(float(np.median(seen[len(seen) // 3 :])) - true, 0.0)
+class EventOverhead:
+    """By how much a node is longer in the profile than it is without, measured on a chain of nodes that do almost nothing."""
+
+    def __init__(self, folder: Path, clock: str = "wall"):
+        self._clock = clock
+        self._inputs = {"x": np.ones((1, 4), np.float32)}
+        self._plain = [session(_chain(length)) for length in (0, CHAIN)]
+        self._profiled = session(_chain(CHAIN), enable_profiling=True, profile_file_prefix=str(folder / "chain"))
+        self._times: list[list[np.ndarray]] = [[], []]
+
+    def round(self, repeats: int = 20) -> None:
+        """Run the chain with and without the profile."""
+        for each, times in zip(self._plain, self._times, strict=True):
+            times.append(timed(lambda each=each: each.run(None, self._inputs), repeats, clock=self._clock)[0])
+        for _ in range(repeats):
+            self._profiled.run(None, self._inputs)
+
+    def finish(self) -> float:
+        """Overhead in ns of one node."""
+        path = Path(self._profiled.end_profiling())
+        events = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink(missing_ok=True)
+        seen = [(event["dur"] + _WHOLE_US) * 1e3 for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+        empty, chain = (float(np.median(np.concatenate(times))) for times in self._times)
+        return max(summary(np.array(seen)).middle - max(chain - empty, 0.0) / CHAIN, 0.0)
+
+
+def settle(profiled: np.ndarray, overhead: float, target: float) -> tuple[float, float]:
+    """The overhead of a node in ns, and the scale behind it, with which nodes sum to `target`.
+
+    profiled : float [nodes] in ns; overhead : as measured on the chain
+
+    Both are uncertain: the overhead grows with a node's inputs and with what it finds in the caches, and the machine may have been slower
+    while it profiled. The likeliest pair is taken, with log-normal errors of OVERHEAD_SIGMA and SCALE_SIGMA.
+    """
+    tried = overhead * np.geomspace(1 / 4, 4, 401) if overhead else np.zeros(1)
+    sums = np.array([free(profiled, value).sum() for value in tried])
+    scales = target / sums
+    away = (np.log(np.maximum(tried, 1e-9) / max(overhead, 1e-9)) / OVERHEAD_SIGMA) ** 2 + (np.log(scales) / SCALE_SIGMA) ** 2
+    best = int(np.argmin(away))
+    return float(tried[best]), float(scales[best])
+
+
+def free(profiled: np.ndarray, overhead: float) -> np.ndarray:
+    """Times without the overhead of the profile."""
+    return np.maximum(profiled - overhead, LEAST * profiled)
 
 
 def _chain(length: int) -> onnx.ModelProto:

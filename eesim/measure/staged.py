@@ -7,7 +7,7 @@ name, so a part may read whatever an earlier one wrote, and the network's inputs
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from eesim.errors import BadInput
 from eesim.measure.onnx_model import part_of, prepare, session, tensor_owners
-from eesim.measure.timing import undisturbed
+from eesim.measure.timing import clock_of, undisturbed
 
 Sample = Mapping[str, np.ndarray]
 
@@ -163,14 +163,19 @@ def confidence(logits: np.ndarray) -> float:
 
 
 def go_through(
-    network: StagedNetwork, sample: Sample, bars: Sequence[float], forced: int, stamps: np.ndarray | None = None
+    network: StagedNetwork,
+    sample: Sample,
+    bars: Sequence[float],
+    forced: int,
+    stamps: np.ndarray | None = None,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> tuple[int, int]:
     """Serve one sample in stages: segment, head, decision, and on or stop; returns the exit and its answer.
 
     bars : float [E - 1], the smallest max-softmax that stops at each exit; forced : the exit to stop at whatever is decided, or -1
     stamps : int64 [E, 3], written with the clock after segment, head and decision of each exit that is reached
     """
-    clock, tensors, last = time.perf_counter_ns, dict(sample), network.exits - 1
+    tensors, last = dict(sample), network.exits - 1
     for exit in range(last + 1):
         segment = network.segments[exit]
         if segment is not None:
@@ -195,23 +200,28 @@ def go_through(
     return exit, int(logits.argmax())
 
 
-def stage_times(network: StagedNetwork, samples: Sequence[Sample] | None = None, *, repeats: int = 300, warmup: int = 30) -> StageTimes:
+def stage_times(
+    network: StagedNetwork, samples: Sequence[Sample] | None = None, *, repeats: int = 300, warmup: int = 30, clock: str = "wall"
+) -> StageTimes:
     """Run samples one after the other through all stages, never stopping, and time each part; the first `warmup` are not kept.
 
-    samples : met in order and repeated; by default one that is made up. Not pinned: see `eesim.measure.machine.pinned`.
+    samples : met in order and repeated; by default one that is made up
+    clock : 'wall' or 'own', see `eesim.measure.timing.CLOCKS`
+
+    Not pinned: see `eesim.measure.machine.pinned`.
     """
     samples = [network.example()] if samples is None else samples
     if not len(samples) or repeats < 1:
         raise BadInput("stage times need at least one sample and one repeat")
-    count, exits, clock = repeats + warmup, network.exits, time.perf_counter_ns
+    count, exits, ask = repeats + warmup, network.exits, clock_of(clock)
     stamps = np.zeros((count, exits, 3), np.int64)
     whole = np.zeros((count, 2), np.int64)
     bars = [np.inf] * exits
     with undisturbed():
         for index in range(count):
-            whole[index, 0] = clock()
-            go_through(network, samples[index % len(samples)], bars, -1, stamps[index])
-            whole[index, 1] = clock()
+            whole[index, 0] = ask()
+            go_through(network, samples[index % len(samples)], bars, -1, stamps[index], ask)
+            whole[index, 1] = ask()
     return times_of(whole[:, 0], whole[:, 1], stamps)[warmup:]
 
 
@@ -224,3 +234,8 @@ def times_of(start: np.ndarray, finish: np.ndarray, stamps: np.ndarray) -> Stage
         for later, earlier in ((stamps[:, :, 0], before), (stamps[:, :, 1], stamps[:, :, 0]), (stamps[:, :, 2], stamps[:, :, 1]))
     )
     return StageTimes(segment, head, decision, finish - stamps[:, :, 2].max(axis=1))
+
+
+def together(parts: Sequence[StageTimes]) -> StageTimes:
+    """Several measurements of the same stages as one."""
+    return StageTimes(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("segment", "head", "decision", "request")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import time
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from eesim.errors import BadInput, choose
-from eesim.measure.energy import find_meter, measure_energy
+from eesim.measure.energy import find_meter, idle_power, measure_energy
 from eesim.measure.machine import pinned, this_machine
-from eesim.measure.measuring import Measurement, _COLUMNS, _extra, _Settings, doubts, layer_row, ROUNDS, totals_frame
-from eesim.measure.timing import summary, timed, warm
+from eesim.measure.measuring import _COLUMNS, ROUNDS, Measurement, _extra, _Settings, doubts, layer_row, totals_frame
+from eesim.measure.timing import clock_of, summary, timed, warm
 from eesim.network.layer import Layer, convolution_kind
 
 BETWEEN = "(between modules)"
@@ -32,8 +31,6 @@ def load(place: str) -> tuple[Any, tuple[Any, ...]]:
     """The module and its example inputs, from FILE.py:NAME. Raises BadInput where they are not to be had."""
     text, _, name = (f"{place}:" if place.endswith(".py") else place).rpartition(":")
     path = Path(text)
-    if not path.is_file():
-        raise BadInput("no such Python file; give FILE.py:NAME, a function that returns (module, example_inputs)", file=text or place)
     if not name:
         raise BadInput(f"name the function in it that returns (module, example_inputs), such as {path}:build", file=path)
     spec = importlib.util.spec_from_file_location(f"eesim_measured_{path.stem}", path)
@@ -56,6 +53,9 @@ def load(place: str) -> tuple[Any, tuple[Any, ...]]:
 
 def measure_torch(place: str, settings: _Settings) -> Measurement:
     """See `eesim.measure.measure_model`."""
+    text = place if place.endswith(".py") else place.rpartition(":")[0]
+    if not Path(text).is_file():  # before torch is loaded, which takes seconds
+        raise BadInput("no such Python file; give FILE.py:NAME, a function that returns (module, example_inputs)", file=text or place)
     try:
         import torch
     except ImportError:
@@ -89,10 +89,11 @@ def _measure(place: str, module: Any, inputs: tuple, settings: _Settings, cores:
     except Exception as error:  # whatever a user's module may raise becomes one line
         raise BadInput(f"the module cannot run on its example inputs: {type(error).__name__}: {error}", file=place) from error
     notes = [] if cores else ["the process could not be kept on one core"]
-    chain = _staged(module, inputs, torch)
+    ask = clock_of(settings.clock)
+    chain = _staged(module, inputs, torch, ask)
     if chain is None:
         notes.append("exit by exit nothing was measured: the module has no `segments` and `heads` that can be called in turn")
-    leaves = _Leaves(module, torch, settings.device == "cuda")
+    leaves = _Leaves(module, torch, ask, settings.device == "cuda")
     warm(run, settings.warmup)
     timings: list[list[np.ndarray]] = [[], []]
     stamps: list[np.ndarray] = []
@@ -100,7 +101,7 @@ def _measure(place: str, module: Any, inputs: tuple, settings: _Settings, cores:
         for found, part in zip(timings, timed(run, **settings.block("whole")), strict=True):
             found.append(part)
         with leaves:
-            timed(lambda: (run(), leaves.collect()), **settings.block("layers"))
+            timed(leaves.once(run), **settings.block("layers"))
         if chain is not None:
             timed(lambda: stamps.append(chain(wait)), **settings.block("exits"))
         settings.progress(1)
@@ -112,29 +113,29 @@ def _measure(place: str, module: Any, inputs: tuple, settings: _Settings, cores:
         through = np.cumsum(spans[:, 0::2], axis=1) + spans[:, 1::2]
         timing += [summary(through[:, exit]) for exit in range(through.shape[1])]
     meter = find_meter(settings.device)
-    energies = [measure_energy(meter, run), *[None] * (len(timing) - 1)]
+    energies = [measure_energy(meter, run, idle_power(meter)), *[None] * (len(timing) - 1)]
     notes += [meter.why_not] if meter.why_not else []
-    notes += doubts(total)
+    notes += doubts(total, settings.clock)
     frame, profiling = leaves.frame(place, total)
     accelerator = torch.cuda.get_device_name() if settings.device == "cuda" else None
     kinds = {str(values.dtype).removeprefix("torch.") for values in module.parameters() if values.is_floating_point()}
     data_type = {"float16": "fp16", "bfloat16": "bf16"}.get(next(iter(kinds), ""), "fp32")
+    machine, file = this_machine(("torch", "numpy"), accelerator), Path(place.rpartition(":")[0])
+    totals = totals_frame(place, timing, energies, [1] * len(timing))
     return Measurement(
-        place, "torch", settings.device, settings.threads, cores, this_machine(("torch", "numpy"), accelerator), None, frame,
-        totals_frame(place, timing, energies), data_type, profiling, notes,
-    )  # fmt: skip
+        place, file, "torch", settings.device, settings.threads, settings.clock, cores, machine, None, frame, totals, data_type, profiling, notes
+    )
 
 
 def _nothing() -> None:
     """A processor is done when its call returns."""
 
 
-def _staged(module: Any, inputs: tuple, torch: Any) -> Callable | None:
+def _staged(module: Any, inputs: tuple, torch: Any, clock: Callable[[], int]) -> Callable | None:
     """A run through `segments` and `heads` in turn that gives int64 [1 + 2 E] stamps; None where that is not what the module does."""
     segments, heads = (list(getattr(module, name, None) or ()) for name in ("segments", "heads"))
     if not heads or len(segments) != len(heads) or len(inputs) != 1:
         return None
-    clock = time.perf_counter_ns
 
     def chain(wait: Callable, said: list | None = None) -> np.ndarray:
         stamps, x = [clock()], inputs[0]
@@ -163,8 +164,8 @@ def _staged(module: Any, inputs: tuple, torch: Any) -> Callable | None:
 class _Leaves:
     """Times of the leaf modules, taken by hooks while it is entered: the clock on a processor, events on a graphics processor."""
 
-    def __init__(self, module: Any, torch: Any, cuda: bool):
-        self._torch, self._cuda, self._handles = torch, cuda, []
+    def __init__(self, module: Any, torch: Any, clock: Callable[[], int], cuda: bool):
+        self._torch, self._clock, self._cuda, self._handles = torch, clock, cuda, []
         self.leaves = {name: part for name, part in module.named_modules() if not next(part.children(), None) and name}
         self.leaves = self.leaves or {type(module).__name__: module}
         self.layers: dict[str, Layer] = {}
@@ -185,7 +186,7 @@ class _Leaves:
 
     def _stamp(self) -> Any:
         if not self._cuda:
-            return time.perf_counter_ns()
+            return self._clock()
         event = self._torch.cuda.Event(enable_timing=True)
         event.record()
         return event
@@ -197,6 +198,10 @@ class _Leaves:
         self._now.append((name, self._open.pop(name), self._stamp()))
         if name not in self.layers:
             self.layers[name] = _layer(name, part, given, out)
+
+    def once(self, run: Callable[[], None]) -> Callable[[], None]:
+        """A run after which what the hooks saw is summed up."""
+        return lambda: (run(), self.collect())[0]
 
     def collect(self) -> None:
         """Sum up one run."""

@@ -7,7 +7,7 @@ def daes(accuracy: float, speedup: float, power_efficiency: float, alpha: float)
     """Accuracy x Speedup x PowerEff / (1 + alpha), the difficulty-aware efficiency score (DART, arXiv 2603.12269, Eq. 9 and 20-22).
 
     accuracy : as a fraction.
-    speedup : time of the static network over the method's own, T_static / T (medians in the paper).
+    speedup : time of the static network over the method's own, T_static / T. The paper takes medians; eesim's tables take mean latencies.
     power_efficiency : energy of the static network over the method's own, E_static / E.
     alpha : mean difficulty of the data set, in [0, 1]; see `eesim.mechanisms.dart`.
 

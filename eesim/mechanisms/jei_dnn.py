@@ -1,4 +1,5 @@
-"""jei-dnn: gates and inference modules learned jointly; stop where the gates' exit mass reaches one half (JEI-DNN)."""
+"""jei-dnn: learned gates, and inference modules where wanted; leave at the first exit where the chance of leaving there, given that
+the sample has not left before, is at least a half (JEI-DNN)."""
 
 from __future__ import annotations
 
@@ -25,24 +26,25 @@ RECORDED_GRID = ((0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0),
 class JeiDnn(Mechanism):
     """Exit at the first l with h_l >= 0.5 (JEI-DNN, arXiv 2310.09163, and its public code); state: within a sample.
 
-    A linear gate on four statistics of an exit's softmax (largest entry, entropy, margin, entropy of the normalised squares)
-    gives g_l. The exit mass P_l = max(0, min(g_l, 1 - sum of g before l)), and h_l = P_l / prod over j < l of (1 - h_j).
+    h_l is the chance of leaving at exit l, given that the sample has not left before. A linear gate on four statistics of an
+    exit's softmax (largest entry, entropy, margin, entropy of the normalised squares) gives g_l, the exit mass is
+    P_l = max(0, min(g_l, 1 - sum of g before l)), and h_l = P_l / prod over j < l of (1 - h_j).
 
-    Inference modules (one linear layer on the recorded features of an exit) take the place of the recorded heads; the last
-    exit stays as recorded. Both are learned jointly on the calibration split: gates towards argmin of CE_l + trade_off * IC_l,
-    with IC_l the cost of exit l, and modules on samples weighted by exit mass; see `_jei_training` for what differs from
-    the code. modules='recorded' keeps the recorded heads and learns the gates only, which needs no features.
+    Gates are learned on the calibration split towards argmin of CE_l + trade_off * IC_l, with IC_l the cost of exit l. By default
+    they judge the recorded heads (modules='recorded'), which needs no features. With modules='fitted', as in the paper, inference
+    modules (one linear layer on the recorded features of an exit) take the heads' place, all but the last's, and are learned with
+    the gates, on samples weighted by exit mass; see `_jei_training` for what differs from the code. The paper learns them on its
+    training set; here they see the calibration split only, and are less accurate than the recorded heads, often by far.
     """
 
     name = "jei-dnn"
     source = "JEI-DNN (arXiv 2310.09163), equation 8, and public code (networkslab/dynn)"
     state = "within"
     trained = True
-    replaces_heads = True
     parameters = (
         Parameter("trade_off", 0.7, 0.0, help="lambda: how much the cost of an exit counts against its cross-entropy"),
         Parameter(
-            "modules", "fitted", choices=("fitted", "recorded"), help="'fitted': modules of its own; 'recorded': the recorded heads, gates only",
+            "modules", "recorded", choices=("recorded", "fitted"), help="'recorded': the recorded heads, gates only; 'fitted': modules of its own",
             optional=True,
         ),
         Parameter(
@@ -55,13 +57,15 @@ class JeiDnn(Mechanism):
         ),
         Parameter(
             "weighting", "exit-mass", choices=("exit-mass", "code"), help="samples in the modules' loss; 'code': all alike, as the code's cancel out",
-            optional=True,
+            optional=True, only=("modules", ("fitted",)),
         ),
-        Parameter("seed", 0, 0, 2**31 - 1, "order in which the modules learn from samples", integer=True, optional=True),
+        Parameter(
+            "seed", 0, 0, 2**31 - 1, "order in which the modules learn from samples", integer=True, optional=True, only=("modules", ("fitted",))
+        ),
     )  # fmt: skip
 
     def variant(self, values: Values) -> JeiDnn:
-        """With recorded heads, the mechanism that does not replace them."""
+        """With modules of its own, the mechanism that replaces the recorded heads."""
         replaces = self.value(values, "modules") == "fitted"
         if replaces == self.replaces_heads:
             return self

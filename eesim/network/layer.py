@@ -27,23 +27,49 @@ ITEM_BYTES = {"int8": 1, "uint8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2,
 """Bytes of one stored number of each data type."""
 
 OPERATOR_KINDS = {
-    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), "pooling"),
-    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"), "pooling"),
-    **dict.fromkeys(("Gemm", "FullyConnected"), "fully_connected"),
-    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "Einsum"), "matmul"),
-    **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Mish"), "elementwise"),
-    **dict.fromkeys(("Erf", "Exp", "Log", "Sqrt", "Pow", "Softplus", "Neg", "Abs", "Where", "Cast"), "elementwise"),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "QuantizeLinear", "DequantizeLinear"), "elementwise"),
-    **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"), "normalization"),
-    **dict.fromkeys(("Softmax", "LogSoftmax"), "softmax"),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent"),
-    **dict.fromkeys(
-        ("Reshape", "Flatten", "Transpose", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Pad", "Gather", "Expand", "Resize"), "reshape"
-    ),
+    operator: kind
+    for kind, operators in {
+        "pooling": (
+            "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool QLinearAveragePool QLinearGlobalAveragePool NhwcMaxPool "
+            "MaxRoiPool ReduceMean ReduceMax ReduceMin ReduceSum ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp "
+            "QLinearReduceMean ArgMax ArgMin"
+        ),
+        "fully_connected": "Gemm FullyConnected FusedGemm GemmFastGelu QGemm MatMulNBits QAttention",
+        "matmul": (
+            "MatMul MatMulInteger QLinearMatMul MatMulIntegerToFloat DynamicQuantizeMatMul FusedMatMul FusedMatMulActivation TransposeMatMul Einsum "
+            "Attention MultiHeadAttention GroupQueryAttention"
+        ),
+        "elementwise": (
+            "Relu Clip LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Shrink Sigmoid HardSigmoid HardSwish Swish Tanh Gelu Mish Softplus Softsign "
+            "BiasGelu FastGelu QuickGelu QLinearSigmoid QLinearLeakyRelu QLinearAdd QLinearMul BiasAdd BiasSplitGelu RotaryEmbedding "
+            "Erf Exp Log Sqrt Rsqrt Pow Neg Abs Sign Reciprocal Floor Ceil Round Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh "
+            "Add Sub Mul Div Mod Max Min Sum Mean Where And Or Xor Not Equal Greater Less GreaterOrEqual LessOrEqual IsNaN IsInf "
+            "BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot Cast CastLike Trilu QuantizeLinear DequantizeLinear DynamicQuantizeLinear"
+        ),
+        "normalization": (
+            "BatchNormalization LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LpNormalization LRN "
+            "MeanVarianceNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization "
+            "EmbedLayerNormalization GroupNorm SkipGroupNorm"
+        ),
+        "softmax": "Softmax LogSoftmax Hardmax QLinearSoftmax",
+        "recurrent": "LSTM GRU RNN DynamicQuantizeLSTM SVDF",
+        "reshape": (
+            "Reshape Flatten Transpose Concat QLinearConcat Slice Split Squeeze Unsqueeze Pad Tile Expand Resize Upsample DepthToSpace SpaceToDepth "
+            "Gather GatherElements GatherND ScatterElements ScatterND ReverseSequence OneHot ConstantOfShape CenterCropPad"
+        ),
+    }.items()
+    for operator in operators.split()
 }
-"""Operators (ONNX names) whose kind does not depend on their attributes. Convolutions do: see `convolution_kind`."""
+"""Operators (ONNX names, those of onnxruntime's own included) whose kind does not depend on their attributes. Convolutions do: see
+`convolution_kind`."""
 
-CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+"""Operators that only say how the same numbers in the same place are to be read: they move nothing."""
+
+CONVOLUTIONS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "FusedConv", "NhwcConv", "NhwcFusedConv", "DeformConv"), 1),
+    "QLinearConv": 3,
+}
 """Convolutions (ONNX names) and where their kernel stands among their inputs."""
 
 
@@ -86,8 +112,8 @@ class Layer:
         return " ".join([self.op, *(size or "-" for size in sizes), str(self.groups), "+".join(self.fused) or "-"])
 
     def bytes_moved(self, item_bytes: int) -> int:
-        """Bytes read and written once each, weights included, with numbers of `item_bytes` bytes."""
-        return self.elements * item_bytes
+        """Bytes read and written once each, weights included, with numbers of `item_bytes` bytes; none where only the shape changes."""
+        return 0 if self.op in VIEWS else self.elements * item_bytes
 
 
 def work(kind: str, elements: int, name: str, macs: int = 0, params: int = 0) -> Layer:

@@ -1,4 +1,4 @@
-"""An ONNX graph as pricing needs it: order, shapes, who makes what, what is constant, what is fused into what."""
+"""An ONNX graph as pricing needs it: what is constant, what passes numbers through, what is stored as weights."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ from pathlib import Path
 
 import onnx
 
-from eesim.errors import BadInput
 from eesim.network.layer import CONVOLUTIONS
+from eesim.network.onnx_inline import captured
 from eesim.network.onnx_shapes import infer_shapes, tensors
+from eesim.network.topology import MATRIX_OPERANDS, WEIGHTED, Topology
 
 WEIGHT_OPERANDS = {
     **{operator: (position, position + 1) for operator, position in CONVOLUTIONS.items()},
     "QLinearConv": (3, 8),
     "ConvInteger": (1,),
-    "Gemm": (1, 2),
+    "DeformConv": (1, 3),
+    **dict.fromkeys(("Gemm", "FusedGemm", "GemmFastGelu"), (1, 2)),
+    "QGemm": (3, 6),
+    "DynamicQuantizeMatMul": (1, 4),
+    "MatMulIntegerToFloat": (1, 6),
     "BatchNormalization": (1, 2, 3, 4),
     **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization"), (1, 2)),
     "PRelu": (1,),
     "LSTM": (1, 2, 3, 7),
     **dict.fromkeys(("GRU", "RNN"), (1, 2, 3)),
+    "DynamicQuantizeLSTM": (1, 2, 3, 7),
+    "QAttention": (1, 2),
     "Gather": (0,),
 }
 """Where the weights of an operator stand among its inputs."""
-MATRIX_OPERANDS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
-"""Where the two factors of a matrix product stand among its inputs; either may be a weight."""
 
 _FREE = {"Identity", "Dropout"}
 _SIZES = {"Constant", "Shape", "Size"}
 _QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
-_ACTIVATIONS = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu", "PRelu", "Sigmoid"}
-_WEIGHTED = {*CONVOLUTIONS, *MATRIX_OPERANDS, "Gemm"}
 _CARRIERS = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Identity", "DequantizeLinear"}
 """Operators that hand a weight on in another form."""
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div"}
@@ -42,47 +45,49 @@ _ELEMENT_TYPES = {
     onnx.TensorProto.BFLOAT16: "bf16",
     onnx.TensorProto.INT8: "int8",
     onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.INT4: "int8",
+    onnx.TensorProto.UINT4: "uint8",
 }
+_INTEGER = {
+    *("DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+    *("QAttention", "DynamicQuantizeLSTM"),
+}
+"""Operators that read weights stored as integers."""
+_NO_BATCH = ("seq", "time", "step", "length", "frame", "token", "height", "width")
+"""What a first size that is not fixed is called where it is no batch."""
 
 
-class Graph:
+class Graph(Topology):
     """Nodes in order, tensors by name. Graph inputs without values that are only read as weights count as constants."""
 
-    def __init__(self, model: onnx.ModelProto, path: Path):
+    nodes: list[onnx.NodeProto]
+
+    def __init__(self, model: onnx.ModelProto, path: Path, weights: set[str]):
+        """weights : names of all stored tensors, also of those that `lighten` has made inputs without values."""
         self.path = path
         inputs = [value for value in model.graph.input if value.type.HasField("tensor_type")]
-        fixed = {value.name for value in inputs if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)}
-        for value in inputs:
-            for dim in value.type.tensor_type.shape.dim[:1]:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = 1
+        fixed = {value.name for value in inputs if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)} - weights
+        _one_sample(inputs)
+        self._open = {value.name: _spelled(value) for value in inputs if value.name not in fixed | weights and "?" in _spelled(value)}
         model, self.warnings = infer_shapes(model)
         graph = model.graph
-        self.nodes = list(graph.node)
-        self.order = list(range(len(self.nodes)))
+        for node in graph.node:
+            node.input.extend(name for name in captured(node) if name not in node.input)  # what a loop reads from outside it depends on
         self.shapes, self.types = tensors(graph)
-        self.outputs_in_order = [value.name for value in graph.output]
-        self.outputs = set(self.outputs_in_order)
-        self.producer = {output: index for index, node in enumerate(self.nodes) for output in node.output if output}
-        self.consumers: dict[str, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            for tensor in node.input:
-                self.consumers.setdefault(tensor, []).append(index)
-        self.initializers = {tensor.name for tensor in graph.initializer}
+        self.link(graph.node, [value.name for value in graph.output])
+        self.initializers = weights | {tensor.name for tensor in graph.initializer}
         self.constant_nodes = {output for node in self.nodes if node.op_type == "Constant" for output in node.output}
         self.constants = self.initializers | {name for name in fixed if self._is_weight(name)}
         for node in self.nodes:
-            inner = any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute)
-            if node.op_type in _SIZES or (not inner and all(not tensor or tensor in self.constants for tensor in node.input)):
+            if node.op_type in _SIZES or all(not tensor or tensor in self.constants for tensor in node.input):
                 self.constants |= set(node.output)
         data = [value.name for value in graph.input if value.name not in self.constants]
         self.data_inputs = {name: self.shapes.get(name, ()) for name in data}
-        self._name_nodes()
+        self.name_nodes()
         self.data_type = self._data_type(data)
-        self.fused_into = self._fusions()
-        batches = {shape[0] for name, shape in self.shapes.items() if name in (*data, *self.outputs) and len(shape) > 1}
-        if len(batches) == 1 and (batch := batches.pop()) > 1:
-            self.warnings.append(f"every input and output of '{path.name}' begins with {batch}; counts are for the whole batch of {batch}")
+        self.fused_into = self.fusions()
+        self.warn_of_batch()
+        self._warn_of_shared()
 
     def _is_weight(self, tensor: str) -> bool:
         """A graph input that is only ever read as a weight (models that ship without values)."""
@@ -102,83 +107,46 @@ class Graph:
         beside = max((len(self.shapes.get(other, ())) for other in computed), default=0)
         return node.op_type in _ELEMENTWISE and bool(computed) and (rank <= 1 or rank < beside)  # without a batch axis: alike for all samples
 
-    def _name_nodes(self) -> None:
-        """Give every node a name of its own that is no input's either."""
-        used = set(self.data_inputs)
-        for index, node in enumerate(self.nodes):
-            name = node.name or f"{node.op_type.lower()}_{index}"
-            while name in used:
-                name = f"{name}_{index}"
-            node.name = name
-            used.add(name)
-
     def _data_type(self, data: list[str]) -> str:
-        """That of the stored weights where the model is quantised, else that of its first input."""
+        """That of the stored weights where they are quantised or half as wide, else that of the first input."""
         for node in self.nodes:
-            if node.op_type in ("DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"):
+            if node.op_type in _INTEGER:
                 for tensor in node.input:
                     kind = _ELEMENT_TYPES.get(self.types.get(tensor, 0))
                     if tensor in self.constants and prod(self.shapes.get(tensor, ())) > 1 and kind in ("int8", "uint8"):
+                        if self.types[tensor] in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
+                            self.warnings.append(f"weights are stored in 4 bits; counted as {kind}")
                         return kind
+        for node in self.nodes:
+            if node.op_type in WEIGHTED and self.data(node):
+                kinds = {_ELEMENT_TYPES.get(self.types.get(tensor, 0)) for tensor in node.input if tensor in self.constants}
+                if halves := kinds & {"fp16", "bf16"}:
+                    return halves.pop()
         return _ELEMENT_TYPES.get(self.types.get(data[0], 0), "fp32") if data else "fp32"
 
-    def _fusions(self) -> dict[int, int]:
-        """Node -> the node inside which every runtime executes it: activations, folded batch normalisation, biases."""
-        fused: dict[int, int] = {}
-        for index, node in enumerate(self.nodes):
-            data = self.data(node)
-            if len(data) != 1 or data[0] not in self.producer or data[0] in self.outputs or len(self.consumers[data[0]]) > 1:
-                continue
-            source = self.producer[data[0]]
-            root = fused.get(source, source)
-            first = self.nodes[root]
-            weighted = first.op_type in _WEIGHTED and any(tensor in self.constants for tensor in first.input)
-            if node.op_type in _ACTIVATIONS:
-                fits = first.op_type in _WEIGHTED or first.op_type == "Add"
-            elif node.op_type == "BatchNormalization":
-                fits = weighted and (source == root or self.nodes[source].op_type == "Add")
-            elif node.op_type == "Add":
-                shape = self.shapes.get(data[0], ())
-                channels = shape[1:2] if first.op_type in CONVOLUTIONS else shape[-1:]
-                bias = next(tensor for tensor in node.input if tensor != data[0])
-                fits = weighted and source == root and not self.biased(root) and (prod(self.shapes.get(bias, ())),) == channels
-            else:
-                fits = False
-            if fits:
-                fused[index] = root
-        return fused
+    def _warn_of_shared(self) -> None:
+        """Say so where weights that several layers read, and that are counted in each, are more than a hundredth of all."""
+        readers = {tensor: [node for node in self.consumers.get(tensor, []) if self.data(self.nodes[node])] for tensor in self.initializers}
+        readers = {tensor: found for tensor, found in readers.items() if found and self.types.get(tensor) not in _NOT_WEIGHTS}
+        sizes = {tensor: prod(self.shapes.get(tensor, ())) for tensor in readers}
+        again = sum((len(found) - 1) * sizes[tensor] for tensor, found in readers.items() if sizes[tensor] > 1)
+        if again > 0.01 * sum(sizes.values()):
+            most = max(readers, key=lambda tensor: (len(readers[tensor]) - 1) * sizes[tensor])
+            self.warnings.append(
+                f"some weights are read by several layers, as '{most}' by {len(readers[most])}; they are counted in each, {again} numbers too many"
+            )
+
+    def advice(self) -> str:
+        if not self._open:
+            return ""
+        name, sizes = next(iter(self._open.items()))
+        return f": '{name}' is {sizes}; export with fixed sizes, or fix them with python -m onnxruntime.tools.make_dynamic_shape_fixed"
 
     def biased(self, index: int) -> bool:
         """Whether a convolution or matrix product has a bias operand of its own."""
         node = self.nodes[index]
         places = WEIGHT_OPERANDS.get(node.op_type, ())[1:]
         return any(place < len(node.input) and node.input[place] for place in places)
-
-    def ancestors(self, tensor: str) -> set[int]:
-        """Nodes that must run before `tensor` exists."""
-        found: set[int] = set()
-        waiting = [tensor]
-        while waiting:
-            node = self.producer.get(waiting.pop())
-            if node is not None and node not in found:
-                found.add(node)
-                waiting += self.nodes[node].input
-        return found
-
-    def descendants(self, node: int) -> set[int]:
-        """`node` and everything that depends on it."""
-        found, waiting = {node}, [node]
-        while waiting:
-            for output in self.nodes[waiting.pop()].output:
-                for consumer in self.consumers.get(output, []):
-                    if consumer not in found:
-                        found.add(consumer)
-                        waiting.append(consumer)
-        return found
-
-    def data(self, node: onnx.NodeProto) -> list[str]:
-        """Inputs of a node that are not constant."""
-        return [tensor for tensor in node.input if tensor and tensor not in self.constants]
 
     def free(self, index: int) -> bool:
         """Whether a node costs nothing of its own: constant, passed through, or executed inside another."""
@@ -187,33 +155,12 @@ class Graph:
             return True
         return node.op_type in _QUANTISERS and node.input[0] in self.producer and node.output[0] not in self.outputs
 
-    def source(self, tensor: str) -> str:
-        """Name of the layer or network input whose result `tensor` is, looking through fused and free nodes."""
-        node = self.producer.get(tensor)
-        if node is None:
-            return tensor
-        data = self.data(self.nodes[node])
-        return self.source(data[0]) if data and self.free(node) else self.nodes[node].name
-
-    def shape(self, tensor: str, node: onnx.NodeProto) -> tuple[int, ...]:
-        """Inferred shape. Raises BadInput where inference stopped or a dimension stays unknown."""
-        shape = self.shapes.get(tensor)
-        if shape is None or any(size <= 0 for size in shape):
-            raise BadInput(f"the shape of tensor '{tensor}' cannot be inferred; fix the model's input sizes", file=self.path, field=node.name)
-        return shape
-
-    def results(self, index: int) -> list[str]:
-        """Outputs of a node, or of the last one fused into it, that anything uses; at least one."""
-        node = self.nodes[max((other for other, root in self.fused_into.items() if root == index), default=index)]
-        named = [tensor for tensor in node.output if tensor]
-        return [tensor for tensor in named if tensor in self.consumers or tensor in self.outputs] or named[:1]
-
     def params(self, index: int) -> int:
         """Stored numbers of a node and of what is fused into it. Folded batch normalisation leaves one bias a channel."""
         node = self.nodes[index]
         total = self._own_params(node)
         biased = self.biased(index)
-        for other in sorted(other for other, root in self.fused_into.items() if root == index):
+        for other in self.inside(index):
             inner = self.nodes[other]
             if inner.op_type == "BatchNormalization":
                 total += 0 if biased else prod(self.shape(inner.input[1], inner))
@@ -232,3 +179,22 @@ class Graph:
             found = [name for name in node.input if name in self.constants and self.types.get(name) not in _NOT_WEIGHTS]
             found = [name for name in found if prod(self.shapes.get(name, ())) > 1]
         return sum(prod(self.shape(name, node)) for name in dict.fromkeys(found))
+
+
+def _one_sample(inputs: list[onnx.ValueInfoProto]) -> None:
+    """Set the batch of all inputs to 1 where it is not fixed: the first size, unless it is named as something else, and what is named as a batch."""
+    for value in inputs:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:  # as some exporters say it
+                dim.ClearField("dim_value")
+    sizes = [(place, dim) for value in inputs for place, dim in enumerate(value.type.tensor_type.shape.dim) if not dim.HasField("dim_value")]
+    first = {dim.dim_param for place, dim in sizes if place == 0 and not any(part in dim.dim_param.lower() for part in _NO_BATCH)}
+    for place, dim in sizes:
+        if (dim.dim_param in first and (dim.dim_param or place == 0)) or "batch" in dim.dim_param.lower():
+            dim.dim_value = 1
+
+
+def _spelled(value: onnx.ValueInfoProto) -> str:
+    """The sizes of an input, those that are not fixed by their name and a question mark."""
+    sizes = value.type.tensor_type.shape.dim
+    return "x".join(str(dim.dim_value) if dim.HasField("dim_value") else f"{dim.dim_param}?" for dim in sizes)

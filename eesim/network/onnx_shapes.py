@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, shape_inference
+from onnx import external_data_helper, numpy_helper, shape_inference
+
+from eesim.network.onnx_contrib import first_result
+from eesim.network.onnx_inline import functions_inlined, inline_branches
 
 SMALL = 1000
 """Numbers a tensor may hold to be computed beforehand: shapes are small, weights are not."""
@@ -30,30 +34,89 @@ def known(shapes: dict[str, tuple[int, ...]], tensor: str) -> bool:
     return tensor in shapes and all(shapes[tensor])
 
 
+def lighten(model: onnx.ModelProto, folder: Path) -> set[str]:
+    """Put inputs without values in the place of large weights, whose values no shape needs; returns the names of all weights.
+
+    Small ones that are stored in a file of `folder` are read, where it is there.
+    """
+    graph = model.graph
+    names = {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+    sizes = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in graph.initializer if prod(tensor.dims) > SMALL}
+    sizes |= {tensor.values.name: (tensor.values.data_type, list(tensor.dims)) for tensor in graph.sparse_initializer}
+    kept = [tensor for tensor in graph.initializer if tensor.name not in sizes]
+    for tensor in kept:
+        if external_data_helper.uses_external_data(tensor):
+            try:
+                external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
+            except Exception:  # the file may be missing, cut short or outside the folder: then the value stays unknown
+                continue
+    stated = [value for value in graph.input if value.name not in sizes]
+    stated += [onnx.helper.make_tensor_value_info(name, kind, dims) for name, (kind, dims) in sizes.items()]
+    for field, values in ((graph.initializer, kept), (graph.sparse_initializer, []), (graph.input, stated)):
+        copied = [_copy(value) for value in values]  # what is deleted below must outlive the list it is in
+        del field[:]
+        field.extend(copied)
+    return names
+
+
+def _copy(message):
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
 def infer_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The model with shapes, and warnings about what was assumed.
 
-    Nodes whose inputs are small constants or shapes become constants themselves, so that a shape they compute is known.
-    An operator that ONNX does not know is assumed to keep the shape of its first input.
+    Nodes whose inputs are small constants or shapes become constants themselves, so that a shape they compute is known;
+    branches whose condition is known take the place of their `If`. An operator that ONNX does not know is assumed to keep the
+    shape of its first input, if it is none of onnxruntime's own.
     """
     warnings: list[str] = []
+    model = functions_inlined(model)
     while True:
         model = shape_inference.infer_shapes(model, data_prop=True)
         shapes, types = tensors(model.graph)
+        branching = any(node.op_type == "If" for node in model.graph.node)
         stuck = [node for node in model.graph.node if not all(known(shapes, name) for name in node.output if name)]
-        if not stuck:
+        if not stuck and not branching:
             return model, warnings
-        folded = _fold(model, shapes)
-        if folded:
+        folded, values = _fold(model, shapes)
+        inlined = inline_branches(model, values, guess=not folded) if branching else None
+        warnings += inlined or []
+        if folded or inlined is not None:
+            _forget(model.graph)
             continue
-        node = next(
-            (node for node in stuck if not onnx.defs.has(node.op_type, node.domain) and any(known(shapes, name) for name in node.input)), None
-        )
-        if node is None:
+        foreign = [node for node in stuck if not onnx.defs.has(node.op_type, node.domain) or node.domain == "com.microsoft"]
+        foreign = [node for node in foreign if any(known(shapes, name) for name in node.input)]
+        if not foreign:
             return model, warnings
-        warnings.append(f"the output shape of operator '{node.op_type}' ({node.name or node.output[0]}) is not known; assumed: that of its input")
+        first = [(node, _ruled(node, shapes)) for node in foreign]
+        node, shape = next((pair for pair in first if pair[1]), first[0])
         like = next(name for name in node.input if known(shapes, name))
-        _state(model.graph, [name for name in node.output if name and not known(shapes, name)], types.get(like) or 1, shapes[like])
+        names = [name for name in node.output if name and not known(shapes, name)]
+        if shape is None:
+            warnings.append(f"the output shape of operator '{node.op_type}' ({node.name or node.output[0]}) is not known; assumed: that of its input")
+        _state(model.graph, names, types.get(like) or 1, shape or shapes[like])
+
+
+def _ruled(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape of the first result of an operator of onnxruntime's own, where there is a rule and it is whole."""
+    shape = first_result(node, {name: shape for name, shape in shapes.items() if all(shape)})
+    return shape if shape and all(size > 0 for size in shape) else None
+
+
+def _forget(graph: onnx.GraphProto) -> None:
+    """Drop inferred shapes that are not whole, so that they are inferred anew from what is now known."""
+    whole = []
+    for value in graph.value_info:
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or (kind.HasField("shape") and all(dim.dim_value > 0 for dim in kind.shape.dim)):
+            whole.append(_copy(value))
+    del graph.value_info[:]
+    graph.value_info.extend(whole)
 
 
 def _state(graph: onnx.GraphProto, names: list[str], kind: int, shape: tuple[int, ...]) -> None:
@@ -67,8 +130,8 @@ def _state(graph: onnx.GraphProto, names: list[str], kind: int, shape: tuple[int
             value.CopyFrom(stated[value.name])
 
 
-def _fold(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Replace nodes that compute small constants by their values; whether there were any."""
+def _fold(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> tuple[bool, dict[str, np.ndarray]]:
+    """Replace nodes that compute small constants by their values; whether there were any, and all small values."""
     graph = model.graph
     outputs = {value.name for value in graph.output}
     values = {
@@ -92,7 +155,7 @@ def _fold(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> bool:
     del graph.node[:]
     graph.node.extend(left)
     graph.initializer.extend(found)
-    return bool(found)
+    return bool(found), values
 
 
 def _evaluate(model: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndarray] | None:

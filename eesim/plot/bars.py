@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from eesim.errors import BadInput
+from eesim.mechanisms.registry import load_mechanism, mechanism_names
 from eesim.plot.layout import Sheet, columns_for, label_inches
 from eesim.plot.style import GREY
 from eesim.plot.words import busy, checked, device, overloaded, setting, workloads
@@ -28,7 +30,8 @@ NUMBER = 0.38
 def exits(frame: pandas.DataFrame):
     """Share of requests that leave at each exit, in percent: a bar for each row with its numbers beside it. Returns (figure, axes).
 
-    frame : rows of `eesim.compare`, or chosen rows of a sweep; devices that exit alike share a panel, which names them.
+    frame : rows of `eesim.compare`, or chosen rows of a sweep; devices that exit alike share a panel, which names them. Rules whose
+    answer leaves before computing ends are hatched.
     """
     names = [name for name in getattr(frame, "columns", ()) if name.startswith("exit_fraction_")]
     if not names:
@@ -49,17 +52,33 @@ def exits(frame: pandas.DataFrame):
         sheet.head(panel, devices[0], more)
         panel.set_xlabel("requests that leave at an exit, %")
     name = workloads(frame)
-    made, axes = sheet.finish(
-        f"{name + ': w' if name else 'W'}here requests exit", [setting(frame), "Darker is deeper in the network: more computing, more energy."]
-    )
+    early = sorted(frame.mechanism[_early(frame)].unique())
+    deeper = "Darker is deeper in the network: more computing, more energy"
+    deeper += f"; hatched ({', '.join(early)}): answers leave there, computing runs to the end." if early else "."
+    made, axes = sheet.finish(f"{name + ': w' if name else 'W'}here requests exit", [facts(frame), deeper])
     return made, np.array(axes)
 
 
+def facts(frame: pandas.DataFrame) -> str:
+    """`setting`, with spaces that only let the line break behind a comma."""
+    return re.sub(r"(?<!,) ", "\xa0", setting(frame))
+
+
+def _early(rows: pandas.DataFrame) -> np.ndarray:
+    """Which rows are of rules that answer before computing ends, bool [rows]."""
+    if "answers_early" in rows.columns:
+        return (rows.answers_early == True).to_numpy(bool)  # noqa: E712 (unknown is not early)
+    runs = rows.runs_as if "runs_as" in rows.columns else rows.mechanism
+    return np.array([name in mechanism_names() and load_mechanism(name).answers_early for name in runs], bool)
+
+
 def _shares(panel, rows: pandas.DataFrame, names: list[str], colours, labels: list[str], inches: float) -> None:
-    places, left = np.arange(len(rows)), np.zeros(len(rows))
+    places, left, early = np.arange(len(rows)), np.zeros(len(rows)), _early(rows)
     for index, (name, colour) in enumerate(zip(names, colours, strict=True)):
         share = rows[name].to_numpy(float) * 100
-        panel.barh(places, share, left=left, color=colour, label=f"exit {index}", height=0.75)
+        bars = panel.barh(places, share, left=left, color=colour, label=f"exit {index}", height=0.75)
+        for bar in np.array(bars.patches)[early]:
+            bar.set(hatch="////", edgecolor="white", linewidth=0)
         left = left + share
         x = 1 + (0.3 + NUMBER * index) / inches
         panel.text(x, 1.0, f"exit {index}", transform=panel.transAxes, ha="center", va="bottom", fontsize=6.5, color=GREY)
@@ -96,11 +115,10 @@ def queueing(frame: pandas.DataFrame):
         waiting = (rows.wait_ms_mean > 0).any()
         sheet.head(panel, device(rows.iloc[0]), [", ".join(filter(None, [busy(rows), "" if waiting else "no waiting"]))])
     name = workloads(frame)
-    notes = [setting(frame), ""]
-    if len(groups) > 1:
-        notes[1] = "All panels share their scale." if shared else "Each device has its own scale."
-    notes[1] += "" if waits else " No request waits on any of these devices."
-    made, axes = sheet.finish(f"{name + ': l' if name else 'L'}atency and the accuracy reached", notes)
+    scale = [] if len(groups) == 1 else ["All panels share their scale." if shared else "Each device has its own scale."]
+    where = "this device" if len(groups) == 1 else "any of these devices"
+    notes = [facts(frame), " ".join([*scale, *([] if waits else [f"No request waits on {where}."])])]
+    made, axes = sheet.finish(f"{name + ': q' if name else 'Q'}ueueing, latency and the accuracy reached", notes)
     return made, np.array(axes)
 
 

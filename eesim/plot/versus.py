@@ -1,4 +1,4 @@
-"""Mechanisms against the best plain threshold rule: differences of cost and accuracy with their intervals."""
+"""Mechanisms against the best plain rule: differences of cost and accuracy with their intervals."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eesim.errors import BadInput
+from eesim.plot.bars import facts
 from eesim.plot.layout import Sheet, label_inches
 from eesim.plot.style import BOUNDS, GREY, looks
-from eesim.plot.words import checked, device, setting, workloads
+from eesim.plot.words import checked, device, workloads
+from eesim.report.table import points
 
 if TYPE_CHECKING:
     import pandas
 
 KEYS = ["profile", "operating_point"]
-QUANTITIES = {"cost_difference": "cost against the best threshold rule, %", "accuracy_difference": "accuracy against it, points"}
+QUANTITIES = {"cost_difference": "{} against the best plain rule, %", "accuracy_difference": "accuracy against it, points"}
+COSTS = {"energy": "active energy", "latency": "mean latency", "macs": "mean MACs"}
 MOST_ROWS = 40
+REACH = 3.0
+"""An axis ends at this many times the typical reach of a panel's intervals, so that what lies far off does not squeeze the others."""
 
 
 def versus(frame: pandas.DataFrame):
-    """Cost and accuracy of each mechanism minus those of the best threshold rule, with 95 % intervals. Returns (figure, axes).
+    """Cost and accuracy of each mechanism minus those of the best plain rule, with 95 % intervals. Returns (figure, axes).
 
-    frame : rows of `eesim.compare`. Two panels for each device; hollow markers are ties, whose interval holds 0. A
-    difference far beyond the others (static, always first exit) is cut off at the edge with its value.
+    frame : rows of `eesim.compare`. Two panels for each device; a marker is hollow where its interval holds 0. An interval that
+    goes on beyond the axis ends in an arrow, a difference beyond it is written there. What has nothing to tune is grey.
     """
     needed = [f"{name}_{part}" for name in QUANTITIES for part in ("value", "low", "high")]
     frame = checked(frame, *needed)
@@ -36,48 +41,87 @@ def versus(frame: pandas.DataFrame):
     labels = [[_label(row) for _, row in rows.iterrows()] for rows in groups]
     left = label_inches([label for some in labels for label in some])
     sheet = Sheet(2 * len(groups), width=left + 3.4, height=0.24 * max(map(len, labels)) + 1.05, columns=2, left=left, title_lines=2)
-    look = looks(frame.mechanism)
+    look, objective = looks(frame.mechanism), _usual(frame, "tuned_objective")
     for index, (rows, words) in enumerate(zip(groups, labels, strict=True)):
         for panel, (name, heading) in zip(sheet.axes[2 * index : 2 * index + 2], QUANTITIES.items(), strict=True):
             _differences(panel, rows, name, words, look)
-            panel.set_xlabel(heading)
-            best = rows.versus.dropna().unique()
-            sheet.head(panel, device(rows.iloc[0]), [f"best threshold rule in calibration: {', '.join(best)}"])
+            panel.set_xlabel(heading.format(COSTS.get(objective, "cost")))
+            sheet.head(panel, device(rows.iloc[0]), [f"best plain rule in calibration: {_best(rows)}"])
     name = workloads(frame)
+    fixed = any(_fixed(rows).any() for rows in groups)
     notes = [
-        setting(frame),
-        "Left of 0 is cheaper, right of 0 is more accurate; bars are paired 95 % bootstrap intervals; hollow: a tie, the interval holds 0.",
+        facts(frame),
+        "Left of 0 is cheaper, right of 0 is more accurate; bars: paired 95 % bootstrap intervals; hollow: the interval holds 0."
+        + (" Grey names: nothing to tune, as they are." if fixed else ""),
     ]
-    made, axes = sheet.finish(f"{name + ': m' if name else 'M'}echanisms tuned to the same drop of accuracy", notes, legend=False)
+    made, axes = sheet.finish(f"{name + ': m' if name else 'M'}echanisms tuned {_aim(frame, objective)}", notes, legend=False)
     return made, np.array(axes)
 
 
 def _differences(panel, rows: pandas.DataFrame, name: str, labels: list[str], look: dict) -> None:
     values, low, high = (100 * rows[f"{name}_{part}"].to_numpy(float) for part in ("value", "low", "high"))
-    limit = _limit(low, high, whole=name == "accuracy_difference")
+    left, right = _limits(values, low, high, whole=name == "accuracy_difference")
     panel.axvline(0, color="black", linewidth=0.8, zorder=1)
     for place, mechanism in enumerate(rows.mechanism):
         style = look.get(mechanism) or {"color": BOUNDS[mechanism]["color"], "marker": BOUNDS[mechanism]["marker"]}
-        value, tie = values[place], low[place] <= 0 <= high[place]
-        if abs(value) > limit:
-            side = np.sign(value)
-            text = f"{value:+,.0f} ▸" if side > 0 else f"◂ {value:+,.0f}"
-            panel.text(side * limit * 0.98, place, text, ha="right" if side > 0 else "left", va="center", fontsize=7.5, color=GREY)
+        value, holds = values[place], low[place] <= 0 <= high[place]
+        if not left <= value <= right:
+            text, at, side = (f"{value:+,.0f} ▸", right, "right") if value > 0 else (f"◂ {value:+,.0f}", left, "left")
+            panel.text(at, place, text, ha=side, va="center", fontsize=7.5, color=GREY)
             continue
-        panel.plot([max(low[place], -limit), min(high[place], limit)], [place, place], color=style["color"], linewidth=1.6, alpha=0.8, label="_")
-        panel.plot([value], [place], linestyle="none", markersize=6, markerfacecolor="white" if tie else style["color"], label=labels[place], **style)
+        ends = max(low[place], left), min(high[place], right)
+        panel.plot(ends, [place, place], color=style["color"], linewidth=1.6, alpha=0.8, label="_")
+        for end, beyond, marker in ((left, low[place] < left, "<"), (right, high[place] > right, ">")):
+            if beyond:
+                panel.plot([end], [place], linestyle="none", marker=marker, markersize=5, color=style["color"], clip_on=False, label="_")
+        panel.plot(
+            [value], [place], linestyle="none", markersize=6, markerfacecolor="white" if holds else style["color"], label=labels[place], **style
+        )
     panel.set_yticks(np.arange(len(labels)), labels)
+    for words, fixed in zip(panel.get_yticklabels(), _fixed(rows), strict=True):
+        words.set_color("0.5" if fixed else "black")
     panel.set_ylim(len(labels) - 0.45, -0.55)
-    panel.set_xlim(-limit * 1.03, limit * 1.03)
+    panel.set_xlim(left, right)
     panel.grid(axis="y", visible=False)
 
 
-def _limit(low: np.ndarray, high: np.ndarray, *, whole: bool) -> float:
-    """Where the axis ends: behind everything, or at three times the typical reach so that what lies far off does not squeeze the others."""
+def _limits(values: np.ndarray, low: np.ndarray, high: np.ndarray, *, whole: bool) -> tuple[float, float]:
+    """Where the axis ends on either side of 0: behind everything, or at `REACH` times the typical reach."""
     reach = np.maximum(np.abs(low), np.abs(high))
-    if whole:
-        return float(max(reach.max(), 0.5))
-    return float(min(max(3 * np.median(reach), 0.5), max(reach.max(), 0.5)))
+    most = reach.max() if whole else REACH * np.median(reach)
+    left, right = max(low.min(), -most), min(high.max(), most)
+    if (values > right).any():
+        right = most  # what is written at the edge needs the room
+    if (values < left).any():
+        left = -most
+    span = max(right - left, 0.5)
+    return float(min(left, 0.0) - 0.05 * span), float(max(right, 0.0) + 0.05 * span)
+
+
+def _aim(frame: pandas.DataFrame, objective: str | None) -> str:
+    """What all were tuned to, as far as the rows say."""
+    drop, metric = _usual(frame, "tuned_accuracy_drop"), _usual(frame, "tuned_metric")
+    if None in (objective, drop, metric):
+        return "to the same drop of accuracy"
+    return f"for {objective} to lose at most {points(float(drop))} of {str(metric).replace('_', ' ')}"
+
+
+def _usual(frame: pandas.DataFrame, name: str):
+    """The most frequent value of a column; None where there is none. (A rule that answers early is tuned for latency whatever is asked.)"""
+    found = frame[name].dropna().mode() if name in frame.columns else ()
+    return found[0] if len(found) else None
+
+
+def _best(rows: pandas.DataFrame) -> str:
+    """Name of the rule compared with, and whether its thresholds are shared or per exit."""
+    forms = rows.versus_thresholds.dropna().unique() if "versus_thresholds" in rows.columns else ()
+    return ", ".join([*rows.versus.dropna().unique(), *(f"thresholds {form}" for form in forms)])
+
+
+def _fixed(rows: pandas.DataFrame) -> np.ndarray:
+    """Which rows stand for rules that have nothing to tune, bool [rows]."""
+    known = rows.nothing_to_tune == True if "nothing_to_tune" in rows.columns else False  # noqa: E712 (unknown is tuned)
+    return (rows.mechanism.isin(list(BOUNDS)) | known).to_numpy(bool)
 
 
 def _label(row) -> str:

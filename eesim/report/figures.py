@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eesim.mechanisms import load_mechanism, mechanism_names
 from eesim.mechanisms.describe import brief
-from eesim.report.table import number, parameters, percent, print_table, wide
+from eesim.report.table import number, parameters, percent, points, print_table, wide
 from eesim.result import Result
 
 if TYPE_CHECKING:
@@ -104,8 +104,6 @@ COMPARISON = {
     "utilization": "utilised",
     "exits": "exits",
 }
-MEASURES = {"ece": "ECE", "daes": "DAES", "cost": "cost vs best", "points": "accuracy vs best", "verdict": "verdict"}
-"""Further columns of `eesim compare`."""
 
 
 def comparison_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -133,28 +131,124 @@ def comparison_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def print_comparison(rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Devices and mechanisms below each other; exits in percent. Columns about waiting are left out where nothing waits."""
+OBJECTIVES = {"energy": "active energy per inference", "latency": "mean latency", "macs": "mean MACs"}
+"""What each objective of tuning is the mean of."""
+NAME_WIDTH = 36
+"""Where the short table of `eesim compare` cuts a mechanism's settings off."""
+
+
+def print_comparison(rows: Sequence[dict[str, Any]], objective: str, metric: str, *, full: bool = False) -> None:
+    """A table for each device: what each mechanism was tuned to, how it stands against the best plain rule, and its figures.
+
+    Exits in percent. Columns about waiting are left out where nothing waits; the short form leaves more out.
+    """
     waits = any(row["wait_ms_mean"] for row in rows)
-    columns = {key: value for key, value in COMPARISON.items() if waits or key not in ("wait", "wait99")}
-    shown = []
-    for row in rows:
-        cost, points = (_interval(row, name, 1 if name == "cost_difference" else 2) for name in ("cost_difference", "accuracy_difference"))
-        mark = "best threshold rule" if any(row["mechanism"] == other["versus"] for other in rows if other["profile"] == row["profile"]) else None
-        shown.append({**comparison_row(row), "ece": percent(row["ece"]), "daes": row["daes"], "cost": cost, "points": points,
-                      "verdict": row["verdict"] or mark or ""})  # fmt: skip
-    print_table(shown, {**columns, **MEASURES}, title, sections="profile")
+    drop, said = rows[0]["tuned_accuracy_drop"], metric.replace("_", " ")
+    cost = {"energy": "energy", "latency": "latency", "macs": "MACs"}[objective]
+    columns = {
+        "rule": "mechanism", "verdict": "verdict", "cost": f"{cost} vs best, %", "points": "points vs best", "accuracy": "accuracy", "lost": "lost",
+    }  # fmt: skip
+    rest = {key: heading for key, heading in COMPARISON.items() if key not in ("profile", "rule", "accuracy")}
+    short = {"balanced" if metric == "balanced_accuracy" else "", "active", "latency", "exits", *(("macs",) if objective == "macs" else ())}
+    short |= {"p99", "wait"} if waits else set()
+    columns |= {key: heading for key, heading in rest.items() if (full or key in short) and (waits or key not in ("wait", "wait99"))}
+    columns |= {"thresholds": "thresholds", "ece": "ECE", "daes": "DAES"} if full else {"active": "mJ"}
+    first = rows[0]
     print(
-        "ECE: expected calibration error of the answers given (15 bins of equal mass). DAES: accuracy x speed-up x energy gain over static,\n"
-        "divided by 1 + mean input difficulty. Versus best: the threshold rule that was cheapest in calibration; cost in %, accuracy in points,\n"
-        "with paired 95 % bootstrap intervals; a tie is where both hold 0."
+        f"{first['workload']}, {first['arrivals']}: each tuned for {objective} to lose at most {points(drop)} of {said} against static on the\n"
+        f"calibration split; figures of the {first['split']} split"
     )
+    for device in dict.fromkeys(row["profile"] for row in rows):
+        some = [row for row in rows if row["profile"] == device]
+        bests = {row["versus"] for row in some}
+        shown = []
+        for row in some:
+            form = f", {row['thresholds']}" if row["thresholds"] else ""
+            mark = f"best plain rule{form}" if row["mechanism"] in bests and row["mechanism"] != "static" else ""
+            fields = comparison_row(row if full else {**row, "brief": _short(row["brief"])})
+            if not full and len(fields["rule"]) > NAME_WIDTH:
+                fields["rule"] = fields["rule"][: NAME_WIDTH - 1].rstrip(" ,") + "…"
+            shown.append({
+                **fields, "verdict": row["verdict"] or mark, "cost": _interval(row, "cost_difference", 1),
+                "points": _interval(row, "accuracy_difference", 1), "lost": _lost(row), "ece": percent(row["ece"]), "daes": row["daes"],
+                "thresholds": row["thresholds"] or "",
+            })  # fmt: skip
+        print()
+        print_table(shown, columns, device)
+        print(_best(some, objective))
+    print("\n" + "\n".join(_explained(rows, objective, said, drop, full)))
+
+
+def _explained(rows: Sequence[dict[str, Any]], objective: str, metric: str, drop: float, full: bool) -> list[str]:
+    """What the columns mean, below the table."""
+    names = {row["mechanism"] for row in rows}
+    drawn = next((row["intervals_draw"] for row in rows if row["intervals_draw"]), None)
+    both = any(row["calibration_cost_shared"] is not None and row["calibration_cost_per_exit"] is not None for row in rows)
+    lines = [
+        f"vs best: {OBJECTIVES[objective]} in % and accuracy in points against the best plain rule, paired sample by sample, with 95 %\n"
+        f"bootstrap intervals{f' that draw {drawn} again' if drawn else ''}; a tie is where both hold 0."
+        + (" Rules that take thresholds per exit were\ntuned with one for all as well, and the cheaper in calibration is shown." if both else ""),
+        f"lost: points of {metric} below static on this split; ! more than the {points(drop)} allowed in calibration.",
+        "exits: % of requests by the exit that answers. Settings at their defaults are left out"
+        + ("." if full else ", the others rounded and cut; --full shows more."),
+    ]
+    if full:
+        lines += [
+            "agrees: same answer as the full network. balanced: mean recall over classes with at least 50 labelled samples. utilised: time the",
+            "device is busy. with idling: all energy of the run over its requests. ECE: expected calibration error of the answers given (15 bins",
+            "of equal mass). DAES: accuracy x speed-up x energy gain over static (of means; its paper takes medians), over 1 + mean difficulty.",
+        ]
+    alone = [name for name in ("temporal-patience", "queue-aware") if any(row["mechanism"] == name and row["thresholds"] == "shared" for row in rows)]
+    if alone and any(row["thresholds"] == "per exit" for row in rows):
+        lines.append(f"{' and '.join(alone)}: tuned with a shared threshold only, though thresholds per exit can be set.")
+    if certified := [name for name in ("calm", "risk-control") if name in names]:
+        lines.append(f"{' and '.join(certified)}: tuned to the drop as all are, so what they certify for a risk given beforehand does not hold here.")
+    if early := sorted({row["mechanism"] for row in rows if row["answers_early"]}):
+        lines.append(f"{', '.join(early)}: answers leave at the exits told, computing runs to the end; tuned for latency.")
+    return lines
+
+
+def _best(rows: Sequence[dict[str, Any]], objective: str) -> str:
+    """Which plain rule the others of one device are measured against, in which form, and what each form cost in calibration."""
+    best = next((row["versus"] for row in rows if row["versus"]), "static")
+    if best == "static":
+        return "best plain rule: none is cheaper than static within the drop, so static stands in"
+    row = next(row for row in rows if row["mechanism"] == best)
+    unit = {"energy": "mJ", "latency": "ms", "macs": "MACs"}[objective]
+    costs = [f"{name} {number(row[key])} {unit}" for key, name in (("calibration_cost_per_exit", "per exit"), ("calibration_cost_shared", "shared"))
+             if row[key] is not None]  # fmt: skip
+    form = f" with thresholds {row['thresholds']}" if row["thresholds"] else ""
+    form = form.replace("thresholds shared", "one shared threshold")
+    return f"best plain rule: {best}{form}, the cheapest in calibration" + (f" ({', '.join(costs)})" if costs else "")
+
+
+def _short(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings to three digits."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return tuple(map(rounded, value))
+        return float(f"{value:.3g}") if isinstance(value, float) else value
+
+    return {name: rounded(value) for name, value in values.items()}
+
+
+def _lost(row: dict[str, Any]) -> str:
+    """Points below static, marked where they are more than was allowed."""
+    return "" if row["lost"] is None else f"{100 * row['lost'] + 0.0:.2f}" + (" !" if row["over_drop"] else "")
 
 
 def _interval(row: dict[str, Any], name: str, digits: int) -> str:
-    """'-3.1 [-4.0, -2.2]', in percent or points; nothing where there is no difference to tell."""
+    """'-3.1 [-4.0, -2.2]', in percent or points, with as many digits as it takes to see that it is not 0; nothing where there is none."""
     value, low, high = (row[f"{name}_{part}"] for part in ("value", "low", "high"))
-    return "" if value is None else f"{100 * value:+.{digits}f} [{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
+    if value is None:
+        return ""
+    telling = [value] + [min(low, high, key=abs)] * (low > 0 or high < 0)
+    while digits < 4 and any(each and not float(f"{100 * each:.{digits}f}") for each in telling):
+        digits += 1
+    digits = 0 if abs(value) >= 1 else digits
+    value, low, high = (f"{round(100 * each, digits) + 0.0:+.{digits}f}" for each in (value, low, high))
+    return f"{value} [{low}, {high}]"
 
 
 def print_sweep(frame: pandas.DataFrame) -> None:

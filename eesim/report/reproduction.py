@@ -10,8 +10,14 @@ from eesim.report.table import number
 if TYPE_CHECKING:
     from eesim.explore.claims import Claim
 
-SHARES = ("accuracy", "saved", "lost", "missed", "ECE", "max-softmax at equal", "share", "coverage")
+SHARES = ("accuracy", "saved", "missed", "ECE", "at equal", "share", "coverage")
 """A column whose name holds one of these is a share, written in percent."""
+POINTS = "lost"
+"""A column whose name holds this is a difference of shares, written in points."""
+SETTINGS = ("trade-off", "largest weight", "beta_diff")
+PERSISTENCE = "persistence"
+VARIES = ("method", "setting")
+"""Columns that name a row: neighbours that differ in nothing else are one row."""
 
 
 def markdown(claims: Iterable[Claim], command: str) -> str:
@@ -34,12 +40,19 @@ def markdown(claims: Iterable[Claim], command: str) -> str:
 
 
 def table(claim: Claim) -> str:
-    """The claim's table in Markdown."""
+    """The claim's table in Markdown; rows that differ in their names only are folded into one."""
     columns = list(claim.table.columns)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = ["| " + " | ".join(f"{name}, points" if POINTS in name else name for name in columns) + " |", "|" + "---|" * len(columns)]
+    names = [place for place, column in enumerate(columns) if column in VARIES]
+    rows: list[list[str]] = []
     for row in claim.table.itertuples(index=False):
-        lines.append("| " + " | ".join(_cell(name, value) for name, value in zip(columns, row, strict=True)) + " |")
-    return "\n".join(lines)
+        cells = [_cell(name, value) for name, value in zip(columns, row, strict=True)]
+        if names and rows and all(old == new for place, (old, new) in enumerate(zip(rows[-1], cells, strict=True)) if place not in names):
+            for place in names:
+                rows[-1][place] += f"; {cells[place]}"
+        else:
+            rows.append(cells)
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _cell(name: str, value: Any) -> str:
@@ -47,4 +60,10 @@ def _cell(name: str, value: Any) -> str:
         return "–"
     if not isinstance(value, (int, float)):
         return str(value)
+    if POINTS in name:
+        return f"{100 * value + 0.0:.1f}"
+    if name in SETTINGS:
+        return f"{value:g}"
+    if name.startswith(PERSISTENCE):
+        return f"{value:.3f}"
     return f"{100 * value:.1f} %" if any(word in name for word in SHARES) else number(float(value))

@@ -1,8 +1,12 @@
-"""Time linear in MACs, bytes and calls, with its own rates for every kind of layer: microcontrollers and in-order CPUs.
+"""Time linear in MACs, bytes, output positions and calls, with its own rates for every kind of layer: microcontrollers and CPUs.
 
-``time = per_mac * MACs + per_byte * bytes moved + per_call`` in clock cycles (then scaled by the operating point's clock)
+``time = per_mac * MACs + per_byte * bytes moved + per_call + ...`` in clock cycles (then scaled by the operating point's clock)
 or in nanoseconds (a clock that is not known). Bytes moved are inputs, outputs and weights, once each. Fitting in cycles by
-kind of layer rather than in MACs alone follows InstMeter (arXiv 2603.04134).
+kind of layer rather than in MACs alone follows InstMeter (arXiv 2603.04134). Processors with caches add `per_weight` (weights are
+repacked or streamed at each inference), `per_position` (loops over output positions, however few channels), and `per_far_byte` (all
+activations of layers that hold more than `cache_kib` of them).
+
+`input` prices what a program does to each number of the network's input before the first layer (scaling pixels, for example).
 
 Energy is either linear in the same way (`energy`, nanojoules, scaled by the operating point's `energy_scale`), or time
 multiplied by the power drawn while a kind of layer runs (the operating point's `active_mw`).
@@ -10,6 +14,7 @@ multiplied by the power drawn while a kind of layer runs (the operating point's 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -19,6 +24,11 @@ from eesim.network.layer import ITEM_BYTES, Layer
 from eesim.schema import Strict
 
 NonNegative = Annotated[float, Field(ge=0)]
+CONVOLUTIONS = ("conv", "depthwise", "pointwise")
+BOUNDS = {
+    "per_mac": "compute", "per_position": "compute", "per_byte": "memory", "per_weight": "memory", "per_far_byte": "memory", "per_call": "overhead",
+}  # fmt: skip
+"""What limits a layer whose largest part is of this rate."""
 
 
 class Rates(Strict):
@@ -27,6 +37,16 @@ class Rates(Strict):
     per_mac: NonNegative = 0.0
     per_byte: NonNegative = 0.0
     per_call: NonNegative = 0.0
+    per_weight: NonNegative = 0.0
+    per_position: NonNegative = 0.0
+    per_far_byte: NonNegative = 0.0
+
+
+class Input(Strict):
+    """Per number of the network's input: time in the model's unit, and nanojoules (None: the time at the default active power)."""
+
+    per_element: NonNegative
+    nj_per_element: NonNegative | None = None
 
 
 class Parameters(Strict):
@@ -34,45 +54,70 @@ class Parameters(Strict):
 
     model: Literal["linear"]
     time_unit: Literal["cycles", "ns"]
+    cache_kib: Annotated[float, Field(gt=0)] | None = None
+    """Activations of a layer beyond this are far; None: none are."""
     data_types: dict[str, dict[str, Rates | None]]
     energy: dict[str, dict[str, Rates | None]] | None = None
+    input: dict[str, Input] = {}
+
+
+def amounts(layer: Layer, item_bytes: int, cache_kib: float | None = None) -> dict[str, float]:
+    """What each rate of `Rates` multiplies for one layer."""
+    activations = (layer.elements_in + layer.elements_out) * item_bytes
+    positions = prod(layer.output_shape[2:]) if layer.kind in CONVOLUTIONS else 1
+    return {
+        "per_mac": layer.macs,
+        "per_byte": layer.bytes_moved(item_bytes),
+        "per_call": 1,
+        "per_weight": layer.params,
+        "per_position": positions,
+        "per_far_byte": activations if cache_kib is not None and activations > 1024 * cache_kib else 0,
+    }
 
 
 def price(layer: Layer, data_type: str, parameters: Parameters, point) -> LayerCost:
     """Cost of `layer` at operating point `point`; the kind must have rates."""
-    rates = parameters.data_types[data_type][layer.kind]
-    moved = layer.bytes_moved(ITEM_BYTES[data_type])
-    terms = {"compute": rates.per_mac * layer.macs, "memory": rates.per_byte * moved, "overhead": rates.per_call}
-    to_ns = 1.0 if parameters.time_unit == "ns" else 1e3 / point.clock_mhz
-    ns = sum(terms.values()) * to_ns
+    times = parts(layer, data_type, parameters, point)
+    ns = sum(times.values())
     if parameters.energy is not None:
-        joules = (parameters.energy.get(data_type) or {}).get(layer.kind)
-        nj = None if joules is None else point.energy_scale * (joules.per_mac * layer.macs + joules.per_byte * moved + joules.per_call)
+        joules = energy_parts(layer, data_type, parameters, point)
+        nj = None if joules is None else sum(joules.values())
     else:
         power = point.active_power_mw(layer.kind)
         nj = None if power is None else ns * power * 1e-3
-    return LayerCost(ns, nj, max(terms, key=terms.__getitem__))
+    limits = dict.fromkeys(("compute", "memory", "overhead"), 0.0)
+    for name, time in times.items():
+        limits[BOUNDS[name.split(".")[1]]] += time
+    return LayerCost(ns, nj, max(limits, key=limits.__getitem__))
+
+
+def price_input(elements: int, data_type: str, parameters: Parameters, point) -> LayerCost | None:
+    """Cost of what is done to the `elements` numbers of the network's input before the first layer; None where nothing is."""
+    rates = parameters.input.get(data_type)
+    if rates is None:
+        return None
+    ns = rates.per_element * elements * _to_ns(parameters, point)
+    power = point.active_power_mw("default")
+    if rates.nj_per_element is not None:
+        return LayerCost(ns, rates.nj_per_element * elements * point.energy_scale, "memory")
+    return LayerCost(ns, None if power is None else ns * power * 1e-3, "memory")
 
 
 def parts(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float]:
-    """Nanoseconds of one layer by coefficient, `kind.rate` -> ns; their sum is the layer's price. For calibration."""
-    rates = parameters.data_types[data_type][layer.kind]
-    to_ns = 1.0 if parameters.time_unit == "ns" else 1e3 / point.clock_mhz
-    return {f"{layer.kind}.{name}": getattr(rates, name) * amount * to_ns for name, amount in _amounts(layer, data_type).items()}
+    """Nanoseconds of one layer by coefficient, `kind.rate` -> ns; their sum is the layer's time."""
+    return _parts(layer, data_type, parameters, parameters.data_types[data_type][layer.kind], _to_ns(parameters, point))
 
 
 def energy_parts(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float] | None:
-    """Nanojoules of one layer by coefficient; None where the model gives no energy of its own."""
+    """Nanojoules of one layer by coefficient; None where the model gives no energy for its kind."""
     rates = ((parameters.energy or {}).get(data_type) or {}).get(layer.kind)
-    if rates is None:
-        return None
-    return {f"{layer.kind}.{name}": getattr(rates, name) * amount * point.energy_scale for name, amount in _amounts(layer, data_type).items()}
+    return None if rates is None else _parts(layer, data_type, parameters, rates, point.energy_scale)
 
 
 def units(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float]:
-    """Nanoseconds (and nanojoules) that one unit of each coefficient would cost, for those that are zero in the base too."""
-    to_ns = 1.0 if parameters.time_unit == "ns" else 1e3 / point.clock_mhz
-    return {f"{layer.kind}.{name}": amount * to_ns for name, amount in _amounts(layer, data_type).items()}
+    """What one unit of each coefficient that calibration may add would cost this layer: the common ones, whether or not the base has them."""
+    found = amounts(layer, ITEM_BYTES[data_type])
+    return {f"{layer.kind}.{name}": found[name] * _to_ns(parameters, point) for name in ("per_mac", "per_byte", "per_call")}
 
 
 def changed(cost_model: dict, data_type: str, factors: dict[str, float], added: dict[str, float], section: str = "data_types") -> dict:
@@ -88,5 +133,10 @@ def changed(cost_model: dict, data_type: str, factors: dict[str, float], added: 
     return {**cost_model, section: {**cost_model[section], data_type: kinds}}
 
 
-def _amounts(layer: Layer, data_type: str) -> dict[str, float]:
-    return {"per_mac": layer.macs, "per_byte": layer.bytes_moved(ITEM_BYTES[data_type]), "per_call": 1}
+def _parts(layer: Layer, data_type: str, parameters: Parameters, rates: Rates, unit: float) -> dict[str, float]:
+    found = amounts(layer, ITEM_BYTES[data_type], parameters.cache_kib)
+    return {f"{layer.kind}.{name}": rate * found[name] * unit for name, rate in rates if rate}
+
+
+def _to_ns(parameters: Parameters, point) -> float:
+    return 1.0 if parameters.time_unit == "ns" else 1e3 / point.clock_mhz

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import csv
 from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
+from eesim.bundled import data_folder
 from eesim.network.layer import Layer, convolution_kind
 from eesim.network.network import Network, read_network
 
 NETWORKS = ("ic", "kws", "vww", "ad")
-FOLDER = Path(__file__).resolve().parents[1] / "networks"
 _OPERATORS = {
     "CONV_2D": "Conv",
     "DEPTHWISE_CONV_2D": "Conv",
@@ -28,9 +29,39 @@ _RESNET_INPUTS = {3: (0, 2), 4: (3,), 5: (4,), 6: (3,), 7: (5, 6), 8: (7,), 9: (
 """The residual connections of `ic`: operator -> operators it reads. All other operators read the one before them."""
 
 
+VWW_LIVE_CHANNELS = (8, 8, 16, 16, 32, 32, 32, 32, 64, 64, 60, 60, 106, 106, 57, 57, 30, 30, 19, 19, 15, 15, 25, 25, 31, 31, 22)
+"""Output channels of the 27 convolutions of `vww_96_int8.tflite` that are neither constant (all weights of the filter are zero, or the
+bounds of the int8 inputs keep the output at its zero point) nor unread. The rest, 50 % of the MACs, can be removed without changing any output."""
+
+
+def without_dead_channels(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The layers of `vww` as a compiler leaves them that removes dead channels."""
+    kept, convolution, before = [], 0, None
+    for layer in layers:
+        if layer.kind in ("conv", "pointwise", "depthwise"):
+            channels, convolution = VWW_LIVE_CHANNELS[convolution], convolution + 1
+            read = before or layer.input_shape[1]
+            weights = prod(layer.kernel) * channels * (1 if layer.kind == "depthwise" else read)
+            sizes = {"macs": weights * prod(layer.output_shape[2:]), "params": weights + channels}
+            before, sizes["groups"] = channels, channels if layer.kind == "depthwise" else 1
+            shapes = (1, read, *layer.input_shape[2:]), (1, channels, *layer.output_shape[2:])
+        else:
+            reads = layer.input_shape[1] if layer.kind == "softmax" else before
+            writes = before if layer.kind in ("pooling", "reshape") else layer.output_shape[1]
+            shapes = (1, reads, *layer.input_shape[2:]), (1, writes, *layer.output_shape[2:])
+            sizes = {"macs": reads * writes, "params": reads * writes + writes} if layer.kind == "fully_connected" else {}
+        kept.append(replace(layer, input_shape=shapes[0], output_shape=shapes[1], elements_in=prod(shapes[0]), elements_out=prod(shapes[1]), **sizes))
+    return tuple(kept)
+
+
+def folder() -> Path:
+    """Where the committed networks lie."""
+    return data_folder("hwprofiles") / "networks"
+
+
 def load_networks() -> dict[str, Network]:
     """The committed networks by MLPerf Tiny's short name."""
-    return {name: read_network(FOLDER / f"mlperf-tiny-{name}.yaml") for name in NETWORKS}
+    return {name: read_network(folder() / f"mlperf-tiny-{name}.yaml") for name in NETWORKS}
 
 
 def networks_from_table(path: Path) -> dict[str, Network]:

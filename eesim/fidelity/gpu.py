@@ -8,7 +8,7 @@ import numpy as np
 
 from eesim.hardware.fit import error_statistics, fit_relative, significant
 from eesim.network.layer import KINDS
-from fits.document import assemble, named, rounded, source
+from eesim.fidelity.document import assemble, named, rounded, source
 
 TABLE = "ai-dynamo/aiconfigurator at 095f58a, aic-core/src/aiconfigurator_core/systems/data/h200_sxm/gemm/vllm/0.22.0/gemm_perf.parquet"
 DATA_TYPES = {"bf16": ("bfloat16", 2)}
@@ -20,6 +20,11 @@ STEADY_NS = 1e5
 """NVML's power is an average over 100 ms: shorter kernels leave gaps in it that the table does not tell apart."""
 DEPTHWISE_SHARE = 1 / 32
 """Of the rate of matrix products; assumed, see `devices.yaml`."""
+
+
+def documents(folder: Path) -> list[tuple[dict, list[dict]]]:
+    """The profiles with their rows of the error table. `folder` holds the raw data's `gpu`."""
+    return [document(folder)]
 
 
 def document(folder: Path) -> tuple[dict, list[dict]]:
