@@ -79,11 +79,13 @@ def test_what_is_slower_is_called_slower_and_what_fell_back_static():
     assert "faster than static in 0 of 1 cases" in found and "slower on the test split in 1" in found
     assert "DART is 0.98 times as fast as static (slower) and loses 2.0 points, with 1.02 times the energy" in found
     assert "BranchyNet (entropy) finds nothing faster within the drop and keeps static" in found and "times faster" not in found
+    kept = list(_found(methods(dart=None)))
+    assert "DART finds nothing faster within the drop and keeps static. BranchyNet" in kept[1]
     quick = list(_found(methods(dart=2.0)))
     assert "faster than static in 1 of 1 cases" in quick[0] and "DART against max-softmax, per exit: +33.3 %" in quick[1]
     assert "against itself without difficulty: +33.3 %" in quick[2] and "in 1 and 1 of 1 cases" in quick[2]
     nothing = list(_found(methods(dart=None, branchynet=None, **{"max-softmax": None, "without": None, "sign": None, "adaptive": None})))
-    assert "faster than static in 0 of 1" in nothing[0] and "nothing is faster than static" in nothing[1] and len(nothing) == 2
+    assert "faster than static in 0 of 1" in nothing[0] and "nothing within the drop was faster" in nothing[1] and len(nothing) == 2
 
 
 def test_the_verdict_on_order_counts_thresholds_per_exit():

@@ -137,6 +137,10 @@ def test_compare_sweep_and_plan_print_tables_and_write_files(here):
     done = eesim("compare", "-w", "./made", "-p", PROFILE, "--accuracy-drop", "2%", "--arrivals", "poisson:200/s", "--out", "cmp", cwd=here, check=0)
     assert "max-softmax threshold" in done.stdout and "oracle" in done.stdout and "comparing" in done.stderr
     assert sorted(os.listdir(here / "cmp")) == ["comparison.parquet", "exits.png", "queueing.png", "versus.png"]
+    record = (*("compare", "-w", "./made", "-p", PROFILE, "-m", "margin", "--accuracy-drop", "2%"), "--format", "csv")
+    (row,) = [row for row in csv.DictReader(io.StringIO(eesim(*record, "--shared", cwd=here, check=0).stdout)) if row["mechanism"] == "margin"]
+    assert row["thresholds"] == "shared" and float(row["tuned_accuracy_drop"]) == 0.02 and float(row["tuned_calibration_energy_mj"]) > 0
+    assert "--shared" in eesim(*record, "--shared", "--per-exit", cwd=here, check=2).stderr
     done = eesim(
         "sweep", "-w", "./made", "-p", PROFILE, "--thresholds", "0.5:0.9:3", "--arrivals", "poisson:200/s", "--out", "study", cwd=here, check=0
     )
@@ -152,6 +156,10 @@ def test_compare_sweep_and_plan_print_tables_and_write_files(here):
 def test_mechanisms_are_listed_and_shown(here):
     listed = json.loads(eesim("mechanisms", "list", "--format", "json", cwd=here, check=0).stdout)
     assert [row["name"] for row in listed[:4]] == ["constant", "static", "first-exit", "oracle"] and len(listed) == 24
+    table = eesim("mechanisms", "list", cwd=here, check=0).stdout
+    assert max(map(len, table.splitlines())) <= 160 and "source" not in table.splitlines()[0] and "reads" in table
+    shown = eesim("mechanisms", "show", "anytime", cwd=here, check=0).stdout
+    assert "state: none; reads: the deadline" in shown and "the queue" not in shown
     shown = eesim("mechanisms", "show", "temporal-patience", cwd=here, check=0).stdout
     assert "2403.07958" in shown and "threshold" in shown and "fitted" not in shown
     assert "did you mean 'dart'" in eesim("mechanisms", "show", "dert", cwd=here, check=2).stderr

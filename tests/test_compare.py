@@ -10,8 +10,9 @@ import pytest
 
 import eesim
 from eesim.errors import BadInput
-from eesim.explore.compare import BASELINES, comparison, differences
+from eesim.explore.compare import BASELINES, comparison, differences, tuned_run, unbalanced
 from eesim.mechanisms import load_mechanism, mechanism_names
+from eesim.report.figures import _interval, print_comparison
 from eesim.workload import load_workload
 
 OPTIONS = {"per_exit": False, "accuracy_drop": "2%", "objective": "energy", "metric": "accuracy", "arrivals": "poisson:100/s"}
@@ -52,6 +53,95 @@ def test_differences_are_paired_with_the_best_baseline(frame):
         assert (row.verdict == "tie") == tie
     static = frame[frame.mechanism == "static"].iloc[0]
     assert "dearer" in static.verdict
+
+
+def test_baselines_have_the_same_freedom_as_the_others(frame, made, made_profile, tmp_path):
+    tuned = frame[frame.calibration_cost_per_exit.notna() & frame.calibration_cost_shared.notna()]
+    assert {"max-softmax", "entropy", "margin"} <= set(tuned.mechanism)
+    slack = 1 + 1e-9
+    assert (tuned.calibration_cost_per_exit <= tuned.calibration_cost_shared * slack).all(), "a vector may be the shared threshold itself"
+    for _, row in tuned.iterrows():
+        assert row.tuned_calibration_energy_mj <= min(row.calibration_cost_per_exit, row.calibration_cost_shared) * slack
+        assert (row.thresholds == "per exit") == ("," in str(row.parameters_threshold))
+    plain = frame[frame.mechanism.isin(BASELINES) & (frame.runs_as == frame.mechanism)]
+    best = plain.loc[plain.tuned_calibration_energy_mj.idxmin()]
+    assert set(frame.versus.dropna()) == {best.mechanism} and set(frame.versus_thresholds.dropna()) == ({best.thresholds} - {None})
+    assert (plain[["calibration_cost_shared", "calibration_cost_per_exit"]].min(axis=1).dropna() >= best.tuned_calibration_energy_mj / slack).all()
+    device = builders.write_profile(tmp_path)
+    shared = eesim.compare(made, [device], ["max-softmax", "temporal-patience"], accuracy_drop="2%", per_exit=False)
+    each = eesim.compare(made, [device], ["max-softmax", "temporal-patience"], accuracy_drop="2%", per_exit=True)
+    forms = [table.set_index("mechanism").thresholds["max-softmax"] for table in (shared, each)]
+    assert forms == ["shared", "per exit"] and "temporal-patience" in set(each.mechanism), "it takes no vector in tuning, so it is tuned as it is"
+
+
+def test_a_shared_threshold_is_kept_where_thresholds_per_exit_gain_nothing(made, made_profile):
+    aim = {"accuracy_drop": "2%", "objective": "energy", "metric": "accuracy"}
+    result, tried = tuned_run(made, made_profile, load_mechanism("max-softmax"), per_exit=None, exits=[0], **aim)
+    assert set(tried) <= {"shared", "per exit"} and not isinstance(result.setting["parameters"].get("threshold"), list), "one exit to set"
+    result, tried = tuned_run(made, made_profile, load_mechanism("entropy"), per_exit=None, parameters={"threshold": 0.4}, **aim)
+    assert set(tried) <= {"shared"}, "a threshold that is given is not tuned"
+
+
+def test_what_is_lost_on_the_test_split_is_told_and_marked(frame):
+    static = frame[frame.mechanism == "static"].iloc[0]
+    assert frame.lost.to_numpy(float) == pytest.approx(static.accuracy - frame.accuracy.to_numpy(float))
+    rules = frame[frame.nothing_to_tune == False]  # noqa: E712
+    assert set(frame.mechanism) - set(rules.mechanism) == {"constant", "static", "first-exit", "oracle", "anytime"}
+    assert (rules.over_drop.astype(bool) == (rules.lost > 0.02 + 1e-12)).all()
+    assert set(frame.tuned_accuracy_drop) == {0.02} and {"energy"} <= set(frame.tuned_objective)
+    assert frame[frame.mechanism == "apparate"].answers_early.item() and frame.answers_early.sum() == 1
+
+
+def test_balanced_accuracy_that_breaks_down_is_a_warning():
+    row = {
+        "profile": "small", "mechanism": "berxit", "lost": 0.01, "balanced_lost": 0.101, "tuned_accuracy_drop": 0.01, "tuned_metric": "accuracy",
+        "nothing_to_tune": False,
+    }  # fmt: skip
+    (said,) = unbalanced([row, {**row, "mechanism": "dart", "balanced_lost": 0.03}])
+    assert "2 mechanisms" in said and "1 point of accuracy" in said and "10.1 points" in said and "'berxit' most" in said
+    assert "--metric balanced_accuracy" in said
+    assert not unbalanced([{**row, **other} for other in (
+        {"balanced_lost": 0.012}, {"tuned_metric": "balanced_accuracy"}, {"nothing_to_tune": True}, {"balanced_lost": None},
+        {"lost": 0.1},
+    )])  # fmt: skip
+
+
+def test_the_table_says_what_is_compared_and_which_rule_is_best(made, made_profile, capsys):
+    rows = [item.row() for item in comparison(made, [made_profile], ["max-softmax", "margin", "calm", "apparate"], **OPTIONS | {"per_exit": None})]
+    print_comparison(rows, "energy", "accuracy")
+    short = capsys.readouterr().out
+    for words in (
+        "at most 2 points of accuracy against static",
+        "best plain rule",
+        "active energy per inference",
+        "neighbouring samples",
+        "calm:",
+        "answers leave at the exits told",
+        "Settings at their defaults",
+        "! more than the 2 points",
+        "the cheapest in calibration (",
+    ):
+        assert words in short, words
+    lines = short.splitlines()
+    heading = next(line for line in lines if line.startswith("mechanism"))
+    assert heading.index("verdict") < heading.index("accuracy") and "DAES" not in heading and max(map(len, lines)) < 170
+    print_comparison(rows, "energy", "accuracy", full=True)
+    full = capsys.readouterr().out
+    assert all(
+        words in full for words in ("DAES", "ECE", "utilised", "agrees", "at least 50 labelled samples", "with idling", "its paper takes medians")
+    )
+
+
+def test_intervals_show_enough_digits_to_see_which_side_of_0_they_are_on():
+    def shown(*values):
+        return _interval(dict(zip(("x_value", "x_low", "x_high"), values, strict=True)), "x", 1)
+
+    assert shown(-0.514, -0.552, -0.47) == "-51.4 [-55.2, -47.0]"
+    assert shown(0.0003, 0.0001, 0.0006) == "+0.03 [+0.01, +0.06]", "dearer, and it shows"
+    assert shown(1.413, 1.143, 1.759) == "+141 [+114, +176]"
+    assert shown(0.0, 0.0, 0.0) == shown(-0.0, -0.0, 0.0) == "+0.0 [+0.0, +0.0]"
+    assert shown(-0.00001, -0.01, 0.01) == "-0.001 [-1.000, +1.000]"
+    assert shown(None, None, None) == ""
 
 
 def test_the_error_of_calibration_is_of_the_answers_given(made, made_profile):
@@ -100,3 +190,19 @@ def test_mechanisms_tell_what_they_are():
         record = describe(load_mechanism(name))
         assert record["name"] == name and len(record["rule"]) > 15 and record["source"], name
         assert all(parameter["help"] for parameter in record["parameters"]), name
+
+
+def test_rules_and_states_are_told_in_one_sentence_each():
+    from eesim.mechanisms.describe import describe
+
+    told = {name: describe(load_mechanism(name)) for name in mechanism_names()}
+    assert {name: record["reads"] for name, record in told.items() if record["reads"]} == {
+        "anytime": ["the deadline"], "queue-aware": ["the queue", "the deadline"],
+    }  # fmt: skip
+    assert told["anytime"]["state"] == told["queue-aware"]["state"] == "none"
+    for name in ("difference-detection", "temporal-patience"):
+        assert told[name]["rule"].startswith("Stop at") and "iff" in told[name]["rule"], name
+    for name, symbol in (("eenet", "q_e a learned score"), ("zero-time-waste", "z_l an ensemble"), ("class-means", "d the distances")):
+        assert f"with {symbol}" in told[name]["rule"]
+    for name in ("class-means", "berxit", "f-pabee"):
+        assert "tune it" in told[name]["text"], "its default hardly ever exits"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from eesim.errors import BadInput
-from eesim.plot import exits, queueing, tradeoff, write_picture
+from eesim.plot import exits, queueing, tradeoff, versus, write_picture
 from eesim.plot.files import SERIES, series, write_comparison, write_sweep_plots
 from eesim.plot.style import BOUNDS, COLOURS, MARKERS, MECHANISMS, looks
 
@@ -332,6 +332,68 @@ def test_queueing_without_waiting_shows_accuracies_and_no_empty_series(frame):
     assert panel.get_xlabel() == "latency, s" and panel.get_xlim()[1] == pytest.approx(208)
     fast = rows.assign(latency_ms_mean=rows.latency_ms_mean * 1e-3, latency_ms_p99=rows.latency_ms_p99 * 1e-3)
     assert queueing(fast)[1][0].get_xlabel() == "latency, µs"
+
+
+def test_exits_hatch_rules_whose_answer_leaves_before_computing_ends(frame):
+    rows = frame[frame.parameters_threshold.isna() & (frame.profile == "small")]
+    made, (panel,) = exits(rows.assign(mechanism=rows.mechanism.replace("first-exit", "apparate")))
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    hatched = {names[round(bar.get_y() + bar.get_height() / 2)] for bar in panel.patches if bar.get_hatch()}
+    assert hatched == {"apparate"} and "hatched (apparate): answers leave there, computing runs to the end" in words(made).replace("\n", " ")
+    known = rows.assign(answers_early=rows.mechanism == "oracle")
+    assert "hatched (oracle)" in words(exits(known)[0]).replace("\n", " ")
+    assert "hatched" not in words(exits(rows)[0])
+
+
+def differing(**others):
+    """Rows as `eesim.compare` gives them, with their differences in percent and points."""
+    rows = []
+    for name, (cost, low, high), points in (
+        ("dart", (9, 7, 11), 0.0), ("berxit", (28, 20, 160), 0.3), ("entropy", (15, 11, 21), -0.5), ("patience", (0.5, -1, 2), 2.0), ("calm", (11, 10, 12), 0.5),
+        ("pcee", (12, 11, 13), 0.5),
+        ("first-exit", (-96, -97, -95), -14.0), ("static", (4000, 3900, 4100), 2.0), ("anytime", (4100, 4000, 4200), 2.0),
+    ):  # fmt: skip
+        differences = {"cost_difference_value": cost, "cost_difference_low": low, "cost_difference_high": high}
+        differences |= {f"accuracy_difference_{part}": points + add for part, add in (("value", 0), ("low", -0.2), ("high", 0.2))}
+        more = {"versus": "margin", "versus_thresholds": "per exit", "nothing_to_tune": name in ("static", "first-exit", "anytime"),
+                "tuned_objective": "energy", "tuned_accuracy_drop": 0.01, "tuned_metric": "accuracy"}  # fmt: skip
+        rows.append(row("small", name, 0.9, 1.0) | {key: value / 100 for key, value in differences.items()} | more | others)
+    return pd.DataFrame(rows)
+
+
+def test_versus_names_what_was_tuned_and_against_which_rule():
+    made, (cost, points) = versus(differing())
+    text = words(made).replace("\xa0", " ")
+    assert "beats: mechanisms tuned for energy to lose at most 1 point of accuracy" in text and "1 server, seed 0" in text
+    assert "margin, thresholds per exit" in text and "tie" not in text and "hollow: the interval holds 0" in text
+    assert cost.get_xlabel() == "active energy against the best plain rule, %"
+    assert versus(differing(tuned_objective="latency"))[1][0].get_xlabel() == "mean latency against the best plain rule, %"
+    bare = differing().drop(columns=["versus_thresholds", "nothing_to_tune", "tuned_objective", "tuned_accuracy_drop", "tuned_metric"])
+    assert "tuned to the same drop of accuracy" in words(versus(bare)[0])
+    grey = {label.get_text() for label in cost.get_yticklabels() if label.get_color() == "0.5"}
+    assert grey == {"static", "first-exit", "anytime"} and "Grey names: nothing to tune" in text.replace("\n", " ")
+    hollow = {each.get_label() for each in cost.lines if each.get_markerfacecolor() == "white"}
+    assert hollow == {"patience"} and {each.get_label() for each in points.lines if each.get_markerfacecolor() == "white"} == {"dart"}
+
+
+def test_versus_cuts_what_lies_far_off_and_says_so():
+    _, (cost, points) = versus(differing())
+    left, right = cost.get_xlim()
+    assert -40 < left < 0 < 60 < right < 160, "the near ones set the scale, on each side its own"
+    assert {"+4,000 ▸", "+4,100 ▸", "◂ -96"} <= {text.get_text() for text in cost.texts}
+    arrows = [each for each in cost.lines if each.get_marker() == ">" and not each.get_clip_on()]
+    names = [label.get_text() for label in cost.get_yticklabels()]
+    assert [names[int(each.get_ydata()[0])] for each in arrows] == ["berxit"] and arrows[0].get_xdata()[0] == right
+    assert -14.2 > points.get_xlim()[0] > -18 and 2.2 < points.get_xlim()[1] < 4, "no empty half"
+    nothing = differing(**{f"accuracy_difference_{part}": np.nan for part in ("value", "low", "high")})
+    assert versus(nothing)[1][1].get_xlim() == (-1, 1)
+
+
+def test_facts_break_behind_commas_only(frame):
+    rows = frame[frame.parameters_threshold.isna()]
+    for made in (exits(rows)[0], queueing(rows)[0]):
+        assert "1\xa0server" in words(made) and not [line for text in made.texts for line in text.get_text().split("\n") if line != line.strip()]
+    assert "queueing" in queueing(rows)[0]._suptitle.get_text()
 
 
 def test_exits_show_every_share_as_a_number_and_every_device(frame):

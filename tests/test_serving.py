@@ -107,6 +107,7 @@ def test_stage_times_add_up(digits):
     times = stage_times(digits, repeats=12, warmup=2)
     assert times.segment.shape == times.head.shape == times.decision.shape == (12, 3) and times.request.shape == (12,)
     assert (times.segment > 0).all() and (times.head > 0).all() and (times.decision[:, :-1] > 0).all() and not times.decision[:, -1].any()
+    assert (np.diff(times.each_ns(), axis=1) > 0).all() and times.each_ns().shape == (12, 3)
     segment, head, decision, request = times.medians()
     assert times.service_ns()[-1] == segment.sum() + head.sum() + decision.sum() + request
     assert service_times([1, 2], [10, 20], 100, 1000).tolist() == [1111, 1133]
@@ -128,10 +129,10 @@ def test_serving_and_simulation_are_compared(inputs, images):
     slow = (np.full(3, 10**9), np.zeros(3, np.int64), 0)
     found = serving_versus_simulation("digits", **given, requests=40, runs=2, repeats=10, predicted={"slow": slow}, clock="own")
     runs = found.runs
-    assert runs["source"].tolist() == ["real", "stages", "slow", "replayed"] * 2 and found.forced is not inputs
+    assert runs["source"].tolist() == ["real", "stages", "drawn", "slow", "replayed"] * 2 and found.forced is not inputs
     assert runs["utilization"].between(0, 1.0001).all() and (runs["p50_ms"] <= runs["p99_ms"]).all() and (runs["exit_agreement"] > 0.9).all()
     off = found.differences.set_index("source")
-    assert list(off.index) == ["stages", "slow", "replayed"] and off.loc["slow", "p50_ms"] > 1
+    assert list(off.index) == ["stages", "drawn", "slow", "replayed"] and off.loc["slow", "p50_ms"] > 1
     assert abs(off.loc["replayed", "utilization"]) < 0.5
     json.dumps(found.record(), default=float)
 

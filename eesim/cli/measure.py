@@ -38,6 +38,7 @@ def measure(models, runtime, device, threads, warmup, repeats, seconds, seed, cl
     from eesim.errors import BadInput
     from eesim.measure import measure_model, to_csv
     from eesim.measure.measuring import ROUNDS
+    from eesim.measure.profile import write_measured_profile
 
     if repeats is not None and seconds is not None:
         raise BadInput("give --repeats or --seconds, not both")
@@ -68,7 +69,7 @@ def measure(models, runtime, device, threads, warmup, repeats, seconds, seed, cl
         to_csv(measured, csv_file)
         log(f"wrote {csv_file}")
     if out is not None:
-        write_profile(measured, out)
+        write_measured_profile(measured, out)
         log(f"wrote {out}")
     records = [measurement.record() for measurement in measured]
     if form == "json":
@@ -82,13 +83,6 @@ def measure(models, runtime, device, threads, warmup, repeats, seconds, seed, cl
     else:
         for record in records:
             _print(record)
-
-
-def write_profile(measurements: list, path: str) -> None:
-    """Write a profile of this machine that is fitted to measurements."""
-    from eesim.hardware.calibrate import profile_from_measurements
-
-    profile_from_measurements(measurements, path)
 
 
 def _print(record: dict) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import click
 
 from eesim.cli.options import Group, emit, example, format_option
+
+RULE_WIDTH, PARAMETERS_WIDTH = 64, 28
+"""Where the list wraps."""
 
 
 @click.group(cls=Group)
@@ -25,9 +30,13 @@ def list_mechanisms(form) -> None:
 
     rows = [describe(load_mechanism(name)) for name in mechanism_names()]
     flat = [{**row, "parameters": ", ".join(parameter["name"] for parameter in row["parameters"] if not parameter["optional"])} for row in rows]
+    flat = [{**row, "reads": ", ".join(row["reads"])} for row in flat]
     if form == "table":
-        print_table(flat, {"name": "name", "rule": "rule", "parameters": "parameters", "state": "state", "fitted": "fitted", "source": "source"})
+        shown = [{**row, "rule": fill(row["rule"], RULE_WIDTH), "parameters": fill(row["parameters"], PARAMETERS_WIDTH)} for row in flat]
+        shown = [{**row, "state": row["state"] + (f"; reads\n{row['reads']}" if row["reads"] else "")} for row in shown]
+        print_table(shown, {"name": "name", "rule": "rule", "parameters": "parameters", "state": "state", "fitted": "fitted"})
         print("fitted: on the calibration split, before it decides. Threshold rules also take min_exit, max_exit, temperature and class_offset.")
+        print("`eesim mechanisms show NAME` tells the whole rule and its source.")
     else:
         emit(to_json(rows) if form == "json" else to_csv(flat))
 
@@ -49,7 +58,8 @@ def show(mechanism, form) -> None:
     elif form == "csv":
         emit(to_csv(record["parameters"]))
     else:
-        print(f"{record['name']}\n\n{record['text']}\n\nsource: {record['source'] or 'not said'}; state: {record['state']}\n")
+        state = f"state: {record['state']}" + (f"; reads: {' and '.join(record['reads'])}" if record["reads"] else "")
+        print(f"{record['name']}\n\n{record['text']}\n\nsource: {record['source'] or 'not said'}; {state}\n")
         if record["parameters"]:
             print_table(record["parameters"], {"name": "parameter", "default": "default", "range": "range", "help": ""})
         else:

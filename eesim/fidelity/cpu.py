@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from eesim.fidelity.document import assemble, devices, named, rounded, sizes_of, source
 from eesim.hardware.fit import Term, design_matrix, error_statistics, fit_expected, fit_relative, rates_by_kind
 from eesim.network.layer import ITEM_BYTES, KINDS
 from eesim.network.network import Network
 from eesim.network.onnx_import import import_onnx
-from eesim.fidelity.document import assemble, devices, named, rounded, sizes_of, source
 
 MLPERF = "mlcommons/inference_results_v2.0 at 425a0d3, open/Krai/results/{}/*/singlestream/performance/run_1"
 NB360 = "roldebijvank/HW-NAS-Bench-360 at a9b243e, results/dataset.parquet, device pi5, task cifar100"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eesim.hardware.fit import Term, design_matrix, error_statistics, rates_by_kind
-from eesim.hardware.models.linear import Parameters, price
-from eesim.hardware.profile import OperatingPoint
 from eesim.fidelity.document import assemble, named, source
 from eesim.fidelity.mlperf_tiny import DEPTHWISE, SYSTEMS, Pool
 from eesim.fidelity.reference_networks import NETWORKS, load_networks
+from eesim.hardware.fit import Term, design_matrix, error_statistics, rates_by_kind
+from eesim.hardware.models.linear import Parameters, price
+from eesim.hardware.profile import OperatingPoint
 
 DATA_TYPE = "int8"
 REPOSITORIES = {
@@ -54,7 +54,7 @@ def esp32s3() -> dict:
     first = (643_689 - 110_592 * dense["per_mac"]) / 6_188  # 10x10x3 in, 8x8x64 out, 64 filters of 3x3x3
     per_byte = {"pooling": 160_580 / 8_192, "elementwise": 71_644 / 4_845, "normalization": 71_644 / 4_845, "softmax": 75.0, "reshape": 0.5}
     rates = {"conv": {**dense, "per_byte": first}, "pointwise": dense, "depthwise": {"per_mac": ESP_NN["depthwise"]}}
-    rates |= {kind: full for kind in ("fully_connected", "matmul", "recurrent")} | {kind: {"per_byte": value} for kind, value in per_byte.items()}
+    rates |= dict.fromkeys(("fully_connected", "matmul", "recurrent"), full) | {kind: {"per_byte": value} for kind, value in per_byte.items()}
     layers = list(load_networks()["vww"].layers)
     layers[0] = replace(layers[0], macs=layers[0].macs // 3, elements_in=layers[0].elements_in // 3, params=9 * 8 + 8)
     terms = [Term(f"{kind} {rate}", {kind: {rate: 1.0}}) for kind, found in rates.items() for rate in found]

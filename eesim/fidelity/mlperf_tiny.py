@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eesim.hardware.fit import Term, design_matrix, fit_pooled
 from eesim.bundled import data_folder
 from eesim.fidelity.reference_networks import NETWORKS, load_networks, without_dead_channels
 from eesim.fidelity.related import fit_related
+from eesim.hardware.fit import Term, design_matrix, fit_pooled
 
 PUBLISHED = data_folder("hwprofiles") / "published" / "mlperf-tiny.csv"
 COLUMNS = ("profile", "pool", "board", "runtime", "round", "submitter", "system", "operating_point", "network", "latency_ms", "energy_uj", "source")

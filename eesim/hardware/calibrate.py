@@ -34,13 +34,15 @@ SETTLED = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement: the layers that ran, and what they took. `group`: the network; groups are left out whole."""
+    """One measurement: the layers that ran, and what they took. `group`: the network; groups are left out whole. `weight`: how much it
+    counts in the fit."""
 
     name: str
     group: str
     layers: tuple[Layer, ...]
     latency_ns: float
     energy_nj: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -152,18 +154,36 @@ def _design(cases: Sequence[Case], parts: Callable[[Layer], dict[str, float]], u
     return np.stack(list(columns.values()), axis=1), list(columns), np.array(list(expected.values())), nominal
 
 
-def _search(design, measured, expected, fold) -> tuple[float, float]:
+def _search(design, measured, expected, fold, weight) -> tuple[float, float]:
     """The scale of the base on this device, and the spread with the smallest cross-validated error."""
-    scale = float(np.median(measured / (design @ expected)))
+    scale = _weighted_median(measured / np.maximum(design @ expected, 1e-300), weight)
     found = []
     for spread in SPREADS:
         held = np.full(len(measured), np.nan)
         for index in np.unique(fold):
             seen = fold != index
             if seen.any():
-                held[~seen] = design[~seen] @ fit_towards(design[seen], measured[seen], scale * expected, spread).coefficients
-        found.append(float(np.nanmean(np.minimum(np.abs(held / measured - 1), 0.5))))
+                held[~seen] = design[~seen] @ fit_towards(design[seen], measured[seen], scale * expected, spread, weight=weight[seen]).coefficients
+        errors, known = np.minimum(np.abs(held / measured - 1), 0.5), np.isfinite(held)
+        found.append(float(np.average(errors[known], weights=weight[known])))
     return scale, SPREADS[int(np.argmin(found))]
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)])
+
+
+def _cross_validated(cases: Sequence[Case], design, measured, expected, fold) -> tuple[np.ndarray, float, float, Shrunk]:
+    """Predictions of each fold by fits that have not seen it, then scale, spread and coefficients from everything."""
+    weight = np.array([case.weight for case in cases])
+    held = np.full(len(measured), np.nan)
+    for index in np.unique(fold):
+        seen = fold != index
+        scale, spread = _search(design[seen], measured[seen], expected, fold[seen], weight[seen])
+        held[~seen] = design[~seen] @ fit_towards(design[seen], measured[seen], scale * expected, spread, weight=weight[seen]).coefficients
+    scale, spread = _search(design, measured, expected, fold, weight)
+    return held, scale, spread, fit_towards(design, measured, scale * expected, spread, weight=weight)
 
 
 def _fit(what, cases, measured, fold, model, parts, base, data_type, point) -> Quantity:
@@ -172,13 +192,7 @@ def _fit(what, cases, measured, fold, model, parts, base, data_type, point) -> Q
     if unpriced:
         raise BadInput(f"the base has no cost for layers of kind {', '.join(unpriced)}", file=base.path, field="cost_model")
     design, names, expected, nominal = _design(cases, price(parts), price(model.units))
-    held = np.full(len(measured), np.nan)
-    for index in np.unique(fold):
-        seen = fold != index
-        scale, spread = _search(design[seen], measured[seen], expected, fold[seen])
-        held[~seen] = design[~seen] @ fit_towards(design[seen], measured[seen], scale * expected, spread).coefficients
-    scale, spread = _search(design, measured, expected, fold)
-    fitted = fit_towards(design, measured, scale * expected, spread)
+    held, scale, spread, fitted = _cross_validated(cases, design, measured, expected, fold)
     rates = base.parameters.data_types if what == "latency" else base.parameters.energy
     coefficients = []
     for index, name in enumerate(names):
@@ -247,14 +261,7 @@ def _energy(document, base, cases, measured, fold, model, data_type, place: str,
             kind = layer.kind if layer.kind in known else "default"
             design[row, names.index(kind)] += sum(model.parts(layer, data_type, new, point).values()) * known[kind] * 1e-3
     used = design.any(axis=0)
-    expected = np.ones(int(used.sum()))
-    held = np.full(len(cases), np.nan)
-    for index in np.unique(fold):
-        seen = fold != index
-        scale, spread = _search(design[seen][:, used], measured[seen], expected, fold[seen])
-        held[~seen] = design[~seen][:, used] @ fit_towards(design[seen][:, used], measured[seen], scale * expected, spread).coefficients
-    scale, spread = _search(design[:, used], measured, expected, fold)
-    fitted = fit_towards(design[:, used], measured, scale * expected, spread)
+    held, scale, spread, fitted = _cross_validated(cases, design[:, used], measured, np.ones(int(used.sum())), fold)
     factors = np.full(len(names), scale)
     factors[used] = fitted.coefficients
     document["operating_points"][place]["active_mw"] = {kind: significant(known[kind] * factors[index]) for index, kind in enumerate(names)}

@@ -117,12 +117,14 @@ class Shrunk:
 
 
 def fit_towards(
-    design: np.ndarray, measured: np.ndarray, expected: np.ndarray, spread: float, *, noise: float = 0.02, knee: float = 0.02, rounds: int = 8
-) -> Shrunk:
+    design: np.ndarray, measured: np.ndarray, expected: np.ndarray, spread: float, *, weight: np.ndarray | float = 1.0, noise: float = 0.02,
+    knee: float = 0.02, rounds: int = 8,
+) -> Shrunk:  # fmt: skip
     """Non-negative coefficients with small relative errors that stay near `expected` where the measurements do not say otherwise.
 
     design : [cases, terms]; measured : [cases]; expected : [terms]
     spread : one standard deviation by which a coefficient may leave what is expected, in units of the largest scale of `expected`
+    weight : how much each case counts, [cases] or one number for all
     noise : size of an unexplained relative error, what the spread is weighed against
 
     Ridge regression towards `expected` with non-negative coefficients and errors beyond `knee` counted by their size.
@@ -134,7 +136,7 @@ def fit_towards(
     pull = np.eye(terms) / (spread * max(float(np.max(expected)), 1e-300))
     solution, weights = np.asarray(expected, float), np.ones(len(relative))
     for _ in range(rounds):
-        weights = 1 / np.maximum(np.abs(relative @ solution - 1), knee) ** 0.5 * knee**0.5
+        weights = np.sqrt(weight * knee / np.maximum(np.abs(relative @ solution - 1), knee))
         rows = np.concatenate([relative * (weights / noise)[:, None], pull])
         solution, _ = nnls(rows, np.concatenate([weights / noise, pull @ expected]), maxiter=30 * terms)
     inverse = np.linalg.pinv(relative.T @ (relative * ((weights / noise) ** 2)[:, None]) + pull.T @ pull)
@@ -228,4 +230,5 @@ def error_statistics(predicted: np.ndarray, measured: np.ndarray) -> dict[str, f
     """Relative errors as fractions: `median`, `mean`, `max` (all absolute) and the share of cases `within_10pct`; NaN cases are left out."""
     errors = np.abs(np.asarray(predicted, float) / np.asarray(measured, float) - 1)
     errors = errors[np.isfinite(errors)]
-    return {"median": float(np.median(errors)), "mean": float(errors.mean()), "max": float(errors.max()), "within_10pct": float(np.mean(errors <= 0.1))}
+    within = float(np.mean(errors <= 0.1))
+    return {"median": float(np.median(errors)), "mean": float(errors.mean()), "max": float(errors.max()), "within_10pct": within}

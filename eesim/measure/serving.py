@@ -137,7 +137,8 @@ class Comparison:
     runs : DataFrame with a row for each run and source: run, source, mean_ms, p50_ms, p95_ms, p99_ms (latency), utilization,
         exit_agreement (share of requests that left where the simulation says), preempted, disturbed (share of services that took
         more than 1.5 medians of their exit). Sources: 'real'; 'stages' (simulated with the medians of stages measured in isolation,
-        right before and after the run); names of predictions that were given; 'replayed' (simulated with the very service
+        right before and after the run); 'drawn' (each request with the stages of one of those repeats, drawn at random, so that what
+        varies in isolation varies); names of predictions that were given; 'replayed' (simulated with the very service
         times of the real run: what is left is the queue).
     differences : DataFrame with a row for each source but 'real': source, and of each figure the median over the runs of the
         relative difference from the real run; `<figure>_low` and `_high`: the smallest and largest of them
@@ -232,7 +233,7 @@ def serving_versus_simulation(
             arrivals = parse_arrivals(f"poisson:{rate:.9g}/s", None).times(Seeds(seed, run), requests)
             real = serve(network, arrivals, order, threshold=threshold, exits=forced, spin_ns=spin_ns, clock=clock)
             measured.append(isolated())
-            around = together(measured[-2:]).service_ns()  # before and after, so that a machine that changes slowly changes for both
+            around = together(measured[-2:])  # before and after, so that a machine that changes slowly changes for both
             left = real.requests["exit"].to_numpy().astype(np.int64)
             own = real.service_ns
             typical = np.array([np.median(own[left == exit]) if (left == exit).any() else np.inf for exit in range(network.exits)])
@@ -243,7 +244,10 @@ def serving_versus_simulation(
             }
             timeline = real.requests["start_ns"].to_numpy(), real.requests["finish_ns"].to_numpy()
             found.append({"run": run, "source": "real", **figures(arrivals, *timeline), **about})
-            for name, service in {"stages": around[exits], **{name: values[exits] for name, values in given.items()}, "replayed": own}.items():
+            lottery = np.random.default_rng((seed, run)).integers(0, len(around.request), requests)
+            predictions = {"stages": around.service_ns()[exits], "drawn": around.each_ns()[lottery, exits]}
+            predictions |= {name: values[exits] for name, values in given.items()} | {"replayed": own}
+            for name, service in predictions.items():
                 found.append({"run": run, "source": name, **figures(arrivals, *simulated(arrivals, service)), **about})
     stages = together(measured)
     frame = pd.DataFrame(found)

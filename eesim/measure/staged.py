@@ -142,6 +142,10 @@ class StageTimes:
         middle = lambda values: np.rint(np.median(values, axis=0)).astype(np.int64)  # noqa: E731
         return middle(self.segment), middle(self.head), middle(self.decision), int(middle(self.request))
 
+    def each_ns(self) -> np.ndarray:
+        """The same for every repeat, int64 [n, E]; where all its stages ran. See `service_ns`."""
+        return np.cumsum(self.segment + self.head + self.decision, axis=1) + self.request[:, None]
+
     def service_ns(self) -> np.ndarray:
         """Time of a request that leaves at each exit with every head and decision on the way, from the medians, int64 [E]."""
         return service_times(*self.medians())

@@ -7,7 +7,7 @@ from eesim.trace.view import TraceView
 
 
 class Anytime(Mechanism):
-    """The deepest exit that finishes by the deadline answers; state: none, asked in simulated time.
+    """The deepest exit that finishes by the deadline answers; state: none, asked in simulated time for the time left.
 
     After each head it goes on iff `reserve` x the time to the next decision is at most the time left to the deadline. The
     first exit is always run: a request that comes too late for it is answered there, late. Without a deadline every sample

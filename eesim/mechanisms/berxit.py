@@ -19,6 +19,8 @@ class Berxit(ThresholdMechanism):
     after the network was trained (the paper trains them along with it). One w and b serve all exits, as in the paper; where the
     features differ in width there is one pair for each exit, and with sharing='per-exit' always. Features that were reduced by a
     projection of their own at each exit, as in the bundled workloads, have no basis in common, so that one w says little there.
+
+    How small u gets differs between networks, and the default threshold hardly ever exits on some: tune it (`--accuracy-drop 1%`).
     """
 
     name = "berxit"

@@ -22,14 +22,15 @@ class Calm(ThresholdMechanism):
 
     decay='free' (public code of FREE): thr(t) = lambda (0.9 + 0.1 exp(-tau t/T)); decay='paper': thr(t) = 0.9 lambda + 0.1 exp(-tau t/T),
     cut to [0, 1]. CALM decides token by token; here a stream of the recorded split is the sequence: t is the sample's place in its
-    stream from 0 and T how many the stream has, whatever the order in which requests replay them. A step back in the sequence is
-    cheap there, so early samples are judged more strictly than late ones.
+    stream from 0 and T how many the stream has, whatever the order in which requests replay them. CALM judges early tokens more
+    strictly because their errors carry over to all later ones; samples that are classified one by one have no such reason.
 
     Confidence: 'margin' p1 - p2, 'max-softmax', or 'saturation', the cosine between the features of this exit and the one before
     (none at the first exit; features of neighbouring exits must be of one width and, to mean anything, in one basis).
 
     Where lambda (`threshold`) is not given it comes from Learn then Test: the smallest for which the answers differ from the full
-    network's in at most a share `risk`, with probability `confidence`; 'never' where none does.
+    network's in at most a share `risk`, with probability `confidence`; 'never' where none does. A lambda that was given, or tuned
+    to an allowed drop of accuracy, certifies nothing.
     """
 
     name = "calm"

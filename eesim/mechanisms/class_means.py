@@ -12,11 +12,14 @@ from eesim.trace.view import TraceView
 
 
 class ClassMeans(ThresholdMechanism):
-    """Exit e iff max softmax(-d) > T, strictly; it then answers argmin d (E2CM, IJCNN 2022, arXiv 2103.01148); state: none.
+    """Exit e iff max softmax(-d) > T, strictly, with d the distances of its features to the class means; it answers argmin d; state: none.
 
-    d_k is the L2 distance of the exit's pooled features to their mean over the samples of class k, divided by the mean distance that
-    the samples of class k themselves have to it. Means come from the calibration split (the paper takes the training data); a class
-    that is missing there is never answered. Exits before the last need no head: features are pooled and compared with K means.
+    E2CM (IJCNN 2022, arXiv 2103.01148). d_k is the L2 distance of the exit's pooled features to their mean over the samples of class k,
+    divided by the mean distance that the samples of class k themselves have to it. Means come from the calibration split (the paper
+    takes the training data); a class that is missing there is never answered. Exits before the last need no head: features are
+    pooled and compared with K means.
+
+    softmax(-d) seldom reaches the default T, which hardly ever exits: tune it (`--accuracy-drop 1%`).
     """
 
     name = "class-means"

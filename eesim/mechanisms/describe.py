@@ -12,19 +12,30 @@ from eesim.mechanisms.base import Mechanism, Parameter, Values
 
 
 def describe(mechanism: Mechanism) -> dict[str, Any]:
-    """Name, rule (the first sentence of its text), whole text, source, state, whether it is fitted, and its parameters."""
+    """Name, rule (the first sentence of its text), whole text, source, state, what of the moment it reads, whether it is fitted, parameters."""
     text = inspect.cleandoc(type(mechanism).__doc__ or "") if "__doc__" in vars(type(mechanism)) else ""
     first = " ".join(text.split("\n\n")[0].split())
     return {
         "name": mechanism.name,
-        "rule": re.split(r"(?<!Eq)(?<!al)\. |; state:", first)[0].rstrip("."),
+        "rule": re.split(r"(?<!Eq)(?<!al)\. |; state:|, asked in simulated time", first)[0].rstrip("."),
         "text": text,
         "source": mechanism.source,
-        "state": "the queue" if mechanism.live else mechanism.state,
+        "state": mechanism.state,
+        "reads": _reads(mechanism),
         "fitted": mechanism.trained,
         "bound": mechanism.bound,
         "parameters": [_parameter(parameter) for parameter in mechanism.parameters],
     }
+
+
+def _reads(mechanism: Mechanism) -> list[str]:
+    """What of the moment a live rule looks at: names of `situation` that its step uses."""
+    if not mechanism.live:
+        return []
+    code = getattr(getattr(mechanism.step, "py_func", mechanism.step), "__code__", None)
+    used = set(code.co_names) if code else set()
+    found = ["the queue"] * ("QUEUE" in used) + ["the deadline"] * bool(used & {"SLACK_NS", "NEXT_NS"})
+    return found or ["the queue", "the deadline"]
 
 
 def brief(mechanism: Mechanism, values: Values) -> Values:

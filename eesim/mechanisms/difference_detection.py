@@ -16,12 +16,11 @@ _VOTE, _FIRST = _LABEL.choices.index("vote"), _LABEL.choices.index("first")
 
 
 class DifferenceDetection(SceneMechanism):
-    """Difference Detection (Temporal Decisions, arXiv 2403.07958); state: per stream.
+    """Stop at the first exit, with the label of the scene, iff its softmax lies within threshold of the scene's reference; state: per stream.
 
-    change = distance between the class probabilities of the first exit and those of the scene's reference. change <=
-    threshold: stop at the first exit and answer with the label of the scene. change > threshold, the first sample of a stream,
-    or a scene that has reached `max_scene` samples: run to the end; the sample opens a scene, becomes its reference and gives
-    it its label.
+    Difference Detection (Temporal Decisions, arXiv 2403.07958). The distance is that between the class probabilities of the
+    first exit and those of the scene's reference. Where it is above the threshold, at the first sample of a stream, or once a
+    scene has reached `max_scene` samples: run to the end; the sample opens a scene, becomes its reference and gives it its label.
 
     Which heads run: within a scene the first. A sample that opens one runs all of them where label = 'vote', the first and
     the last for 'final' and 'first'. Under 'first' the sample that opens a scene answers what the last exit says.

@@ -14,13 +14,14 @@ from eesim.trace.view import TraceView
 
 
 class Eenet(ThresholdMechanism):
-    """Exit e iff q_e >= T_e (EENet, arXiv 2301.07099); state: within a sample (earlier scores are inputs of later ones).
+    """Exit e iff q_e >= T_e, with q_e a learned score of whether exit e is right; state: within a sample.
 
-    q_e = w_e . [p, p1, 1 + sum p ln p / ln K, q_0 .. q_{e-1}], linear without bias; earlier scores are cut to [0, 1], in fitting and in
-    use. Each exit's w minimises the cross-entropy of q_e, cut to [0, 1], against "this exit is right", weighted by the exit's share
-    in the exit distribution. That distribution is a softmax over exits of sharpness * sigmoid(network of one hidden layer), fitted to
-    alpha_ce KL(q^beta normalised over exits || distribution) + alpha_cost |E[cost] - budget| / budget. T_e follows from its mean by the
-    walk: the floor(share * n)-th best score of the calibration samples that have not left, 1 where that is none.
+    EENet (arXiv 2301.07099); earlier scores are inputs of later ones. q_e = w_e . [p, p1, 1 + sum p ln p / ln K, q_0 .. q_{e-1}],
+    linear without bias; earlier scores are cut to [0, 1], in fitting and in use. Each exit's w minimises the cross-entropy of q_e,
+    cut to [0, 1], against "this exit is right", weighted by the exit's share in the exit distribution. That distribution is a
+    softmax over exits of sharpness * sigmoid(network of one hidden layer), fitted to alpha_ce KL(q^beta normalised over exits ||
+    distribution) + alpha_cost |E[cost] - budget| / budget. T_e follows from its mean by the walk: the floor(share * n)-th best
+    score of the calibration samples that have not left, 1 where that is none.
 
     Costs are shares of the full network's, `cost` (by default equal steps 1/E, 2/E, …); `budget` is the wanted mean in the same unit.
     Fitting: scores exit by exit and the distribution in turn, each to its minimum (L-BFGS from a fixed start) rather than by alternating

@@ -9,10 +9,14 @@ from eesim.trace.view import TraceView
 
 
 class Oracle(Mechanism):
-    """Per-sample oracle: the earliest correct exit, exit 0 if none is; pays only that head, decides for free."""
+    """Per-sample oracle: the earliest correct exit, exit 0 if none is; pays only that head, decides for free.
+
+    Its accuracy bounds every rule that answers what one of the recorded exits says. Rules with answers of their own (votes and
+    labels of a scene, ensembles, modules fitted to features) may be right where no recorded exit is.
+    """
 
     name = "oracle"
-    source = "upper bound of any decision over these exits"
+    source = "upper bound of rules that answer as one recorded exit does"
     asks = False
     bound = True
 

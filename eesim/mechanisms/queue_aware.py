@@ -12,7 +12,7 @@ from eesim.trace.view import TraceView
 
 
 class QueueAware(Mechanism):
-    """Stop at exit e iff p1 >= bar_e, with the bar taken anew at every decision; state: none, asked in simulated time.
+    """Stop at exit e iff p1 >= bar_e, which falls with requests that wait and as the deadline nears; state: none, asked in simulated time.
 
         bar_e = max(min(lowest, T_e), T_e - per_request * queue - lateness * late)
 

@@ -22,8 +22,9 @@ _LENGTH, _CHOSEN, _SCENE_LABEL, _AGREED, _REFERENCES = range(5)
 
 
 class TemporalPatience(SceneMechanism):
-    """Temporal Patience (Temporal Decisions, arXiv 2403.07958, by name; the rule is a documented assumption); state: per stream.
+    """Stop at the exit that the scene chose, iff it answers as the scene's reference and lies within threshold of it; state: per stream.
 
+    Temporal Patience (Temporal Decisions, arXiv 2403.07958, by name; the rule is a documented assumption).
     A sample that opens a scene runs the whole network with all heads. Its final label is Y, what every exit l says is the
     reference o_ref,l, and e is the earliest exit that answers Y; the last exit does. A later sample runs to exit e, with the
     head of e only, and stops there if the answer is the one of o_ref,e and ||o_e - o_ref,e|| <= threshold of e. Otherwise it

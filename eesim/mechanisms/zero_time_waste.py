@@ -15,12 +15,13 @@ TINY = 1e-40
 
 
 class ZeroTimeWaste(ThresholdMechanism):
-    """Exit l iff max softmax(z_l) > T, strictly; it then answers argmax z_l (Zero Time Waste, NeurIPS 2021); state: within a sample.
+    """Exit l iff max softmax(z_l) > T, strictly, with z_l an ensemble of exits 0 to l; it answers argmax z_l; state: within a sample.
 
-    Geometric ensemble, l = 0, 1, …: z_l = mean over m <= l of exp(w_m) ln p^m, plus b, with a weight for each of its exits and a bias
-    for each class. Arithmetic: z_l = ln of the normalised sum over m <= l of exp(w_m) p^m, plus exp(b). Weights are fitted on the
-    calibration split by cross-entropy, from w = 0 (the paper starts near there). The last exit answers for itself. The paper's other
-    half, heads that read the head before them, is a matter of the network and not reproduced here.
+    Zero Time Waste (NeurIPS 2021). Geometric ensemble, l = 0, 1, …: z_l = mean over m <= l of exp(w_m) ln p^m, plus b, with a weight
+    for each of its exits and a bias for each class. Arithmetic: z_l = ln of the normalised sum over m <= l of exp(w_m) p^m, plus
+    exp(b). Weights are fitted on the calibration split by cross-entropy, from w = 0 (the paper starts near there). The last exit
+    answers for itself. The paper's other half, heads that read the head before them, is a matter of the network and not reproduced
+    here.
     """
 
     name = "zero-time-waste"

@@ -55,7 +55,7 @@ OPERATOR_KINDS = {
         "recurrent": "LSTM GRU RNN DynamicQuantizeLSTM SVDF",
         "reshape": (
             "Reshape Flatten Transpose Concat QLinearConcat Slice Split Squeeze Unsqueeze Pad Tile Expand Resize Upsample DepthToSpace SpaceToDepth "
-            "Gather GatherElements GatherND ScatterElements ScatterND ReverseSequence OneHot ConstantOfShape CenterCropPad"
+            "Gather GatherElements GatherND ScatterElements ScatterND ReverseSequence OneHot ConstantOfShape CenterCropPad ReorderInput ReorderOutput"
         ),
     }.items()
     for operator in operators.split()

@@ -1,6 +1,7 @@
 """Operators of onnxruntime's own (`com.microsoft`), which models it optimised or quantised hold: the shapes of their results.
 
-Most are an operator of ONNX with more inside; the shape is then that of the plain operator. Attention is counted here too.
+Most are an operator of ONNX with more inside; the shape is then that of the plain operator. In its blocked layout (`com.microsoft.nchwc`)
+channels are padded to whole blocks, as it computes them. Attention is counted here too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ _LIKE_FIRST = {
 Shape = tuple[int, ...]
 
 
+OWN = ("com.microsoft", "com.microsoft.nchwc")
+"""Domains of onnxruntime's own operators."""
+
+
 def channels_last(node: onnx.NodeProto) -> bool:
     """Whether the images of a node have their channels last."""
     return node.op_type.startswith("Nhwc") or attributes(node).get("channels_last") == 1
@@ -60,6 +65,8 @@ def first_result(node: onnx.NodeProto, shapes: dict[str, Shape]) -> Shape | None
     given = attributes(node)
     operands = [shapes.get(name) for name in node.input]
     try:
+        if node.domain == "com.microsoft.nchwc":
+            return _blocked(node, operands, given)
         if node.op_type in PLAIN:
             operator, places = PLAIN[node.op_type]
             return _plain(node, operator, [operands[place] for place in places], given)
@@ -86,6 +93,30 @@ def first_result(node: onnx.NodeProto, shapes: dict[str, Shape]) -> Shape | None
     except (TypeError, IndexError, KeyError):  # operands that are missing, or whose shape is not known
         return None
     return operands[0] if node.op_type in _LIKE_FIRST else None
+
+
+def first_type(node: onnx.NodeProto, types: dict[str, int]) -> int:
+    """The element type of the first result of an operator that ONNX does not know: an integer one where it quantises, else that of its input."""
+    found = [types.get(name, 0) for name in node.input]
+    whole = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+    if node.op_type.startswith("QLinear") or (node.op_type == "QGemm" and len(found) > 8) or node.op_type == "QuantizeLinear":
+        return next((kind for kind in reversed(found) if kind in whole), onnx.TensorProto.UINT8)
+    if node.op_type in ("QGemm", "QAttention", "MatMulIntegerToFloat", "DequantizeLinear"):
+        return next((kind for kind in found if kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)), onnx.TensorProto.FLOAT)
+    if node.op_type == "EmbedLayerNormalization":
+        return found[2]
+    return next((kind for kind in found if kind), onnx.TensorProto.FLOAT)
+
+
+def _blocked(node: onnx.NodeProto, operands: list[Shape], given: dict[str, Any]) -> Shape | None:
+    if node.op_type == "ReorderInput":
+        return channels_first(operands[0]) if channels_last(node) else operands[0]
+    if node.op_type == "ReorderOutput":
+        shape = (operands[0][0], given["channels"], *operands[0][2:])
+        return _back(shape) if channels_last(node) else shape
+    if node.op_type == "Upsample":
+        return tuple(size * scale for size, scale in zip(operands[0], given["scales"], strict=True))
+    return _plain(node, node.op_type, operands[: 2 if node.op_type == "Conv" else 1], given)
 
 
 def _plain(node: onnx.NodeProto, operator: str, operands: list[Shape], given: dict[str, Any]) -> Shape | None:

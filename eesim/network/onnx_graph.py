@@ -50,9 +50,10 @@ _ELEMENT_TYPES = {
 }
 _INTEGER = {
     *("DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
-    *("QAttention", "DynamicQuantizeLSTM"),
+    *("QAttention", "DynamicQuantizeLSTM", "MatMulNBits"),
 }
 """Operators that read weights stored as integers."""
+_DYNAMIC = ("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits")
 _NO_BATCH = ("seq", "time", "step", "length", "frame", "token", "height", "width")
 """What a first size that is not fixed is called where it is no batch."""
 
@@ -67,7 +68,7 @@ class Graph(Topology):
         self.path = path
         inputs = [value for value in model.graph.input if value.type.HasField("tensor_type")]
         fixed = {value.name for value in inputs if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)} - weights
-        _one_sample(inputs)
+        _one_sample(inputs, [*model.graph.output, *model.graph.value_info])
         self._open = {value.name: _spelled(value) for value in inputs if value.name not in fixed | weights and "?" in _spelled(value)}
         model, self.warnings = infer_shapes(model)
         graph = model.graph
@@ -88,6 +89,8 @@ class Graph(Topology):
         self.fused_into = self.fusions()
         self.warn_of_batch()
         self._warn_of_shared()
+        if any(node.domain == "com.microsoft.nchwc" for node in self.nodes):
+            self.warnings.append("the model is laid out for one processor by onnxruntime; channels are counted as padded to its blocks")
 
     def _is_weight(self, tensor: str) -> bool:
         """A graph input that is only ever read as a weight (models that ship without values)."""
@@ -109,14 +112,21 @@ class Graph(Topology):
 
     def _data_type(self, data: list[str]) -> str:
         """That of the stored weights where they are quantised or half as wide, else that of the first input."""
+        stored: dict[str, int] = {}
         for node in self.nodes:
-            if node.op_type in _INTEGER:
-                for tensor in node.input:
-                    kind = _ELEMENT_TYPES.get(self.types.get(tensor, 0))
-                    if tensor in self.constants and prod(self.shapes.get(tensor, ())) > 1 and kind in ("int8", "uint8"):
-                        if self.types[tensor] in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
-                            self.warnings.append(f"weights are stored in 4 bits; counted as {kind}")
-                        return kind
+            for tensor in node.input if node.op_type in _INTEGER else ():
+                kind, size = _ELEMENT_TYPES.get(self.types.get(tensor, 0)), prod(self.shapes.get(tensor, ()))
+                if tensor in self.constants and size > 1 and kind in ("int8", "uint8"):
+                    stored[kind] = stored.get(kind, 0) + size
+                    if self.types[tensor] in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
+                        self.warnings.append(f"weights are stored in 4 bits; counted as {kind}")
+        if stored:
+            kind = max(stored, key=stored.__getitem__)
+            if any(node.op_type in _DYNAMIC for node in self.nodes):
+                self.warnings.append(
+                    f"weights are {kind} but activations are quantised as they come or not at all; all numbers are counted as {kind}"
+                )
+            return kind
         for node in self.nodes:
             if node.op_type in WEIGHTED and self.data(node):
                 kinds = {_ELEMENT_TYPES.get(self.types.get(tensor, 0)) for tensor in node.input if tensor in self.constants}
@@ -126,8 +136,13 @@ class Graph(Topology):
 
     def _warn_of_shared(self) -> None:
         """Say so where weights that several layers read, and that are counted in each, are more than a hundredth of all."""
-        readers = {tensor: [node for node in self.consumers.get(tensor, []) if self.data(self.nodes[node])] for tensor in self.initializers}
-        readers = {tensor: found for tensor, found in readers.items() if found and self.types.get(tensor) not in _NOT_WEIGHTS}
+        readers: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for tensor in dict.fromkeys(node.input) if self.data(node) else ():
+                while tensor in self.producer and tensor in self.constants and self.nodes[self.producer[tensor]].op_type in _CARRIERS:
+                    tensor = self.nodes[self.producer[tensor]].input[0]
+                if tensor in self.initializers and self.types.get(tensor) not in _NOT_WEIGHTS:
+                    readers.setdefault(tensor, []).append(index)
         sizes = {tensor: prod(self.shapes.get(tensor, ())) for tensor in readers}
         again = sum((len(found) - 1) * sizes[tensor] for tensor, found in readers.items() if sizes[tensor] > 1)
         if again > 0.01 * sum(sizes.values()):
@@ -181,11 +196,11 @@ class Graph(Topology):
         return sum(prod(self.shape(name, node)) for name in dict.fromkeys(found))
 
 
-def _one_sample(inputs: list[onnx.ValueInfoProto]) -> None:
+def _one_sample(inputs: list[onnx.ValueInfoProto], others: list[onnx.ValueInfoProto]) -> None:
     """Set the batch of all inputs to 1 where it is not fixed: the first size, unless it is named as something else, and what is named as a batch."""
-    for value in inputs:
+    for value in (*inputs, *others):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.HasField("dim_value") and dim.dim_value <= 0:  # as some exporters say it
+            if dim.HasField("dim_value") and dim.dim_value <= 0:  # as some exporters say that it is not fixed
                 dim.ClearField("dim_value")
     sizes = [(place, dim) for value in inputs for place, dim in enumerate(value.type.tensor_type.shape.dim) if not dim.HasField("dim_value")]
     first = {dim.dim_param for place, dim in sizes if place == 0 and not any(part in dim.dim_param.lower() for part in _NO_BATCH)}

@@ -8,7 +8,8 @@ not fixed is 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -40,8 +41,9 @@ def import_onnx(
     Raises BadInput when the file is not ONNX, a shape cannot be inferred, or an output or node is unknown.
     """
     path = Path(path)
-    graph = _graph(path, passes)
-    network = build(graph, lambda index: _layer(graph, index), name=name, outputs=outputs, final_head=final_head, whole=whole)
+    with _sound(path):
+        graph = _graph(path, passes)
+        network = build(graph, lambda index: _layer(graph, index), name=name, outputs=outputs, final_head=final_head, whole=whole)
     return replace(network, onnx=path.name)
 
 
@@ -50,16 +52,23 @@ def read_exits(path: Path, outputs: Sequence[str] | None = None, final_head: str
 
     Raises BadInput as `import_onnx` does.
     """
-    graph = _graph(path)
-    return graph, *split(graph, outputs, final_head)
+    with _sound(path):
+        graph = _graph(path)
+        return graph, *split(graph, outputs, final_head)
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """Raise BadInput where sizes contradict each other, operands or attributes are missing, or names are no text."""
+    try:
+        yield
+    except (onnx.shape_inference.InferenceError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise BadInput(f"not a readable ONNX model: {(str(error).splitlines() or [type(error).__name__])[0]}", file=path) from None
 
 
 def _graph(path: Path, passes: Sequence[str] = ()) -> Graph:
     model, weights = _load(path)
-    try:
-        return Graph(apply(model, passes), path, weights)
-    except (onnx.shape_inference.InferenceError, ValueError, TypeError) as error:  # sizes that contradict each other; names that are no text
-        raise BadInput(f"not a readable ONNX model: {(str(error).splitlines() or [''])[0]}", file=path) from None
+    return Graph(apply(model, passes), path, weights)
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, set[str]]:
@@ -69,7 +78,8 @@ def _load(path: Path) -> tuple[onnx.ModelProto, set[str]]:
         weights = lighten(model, path.parent)
         onnx.checker.check_model(model)
     except Exception as error:  # onnx raises protobuf, checker and OS errors without a common base
-        tolerated = ("No Op registered", "should be stored in")  # operators ONNX does not know get a warning; values are not needed
+        # operators ONNX does not know get a warning; values are not needed; shapes of results are inferred
+        tolerated = ("No Op registered", "should be stored in", "Field 'shape' of 'type' is required")
         if isinstance(error, onnx.checker.ValidationError) and any(part in str(error) for part in tolerated):
             return model, weights
         raise BadInput(f"not a readable ONNX model: {(str(error).splitlines() or [type(error).__name__])[0]}", file=path) from None

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import external_data_helper, numpy_helper, shape_inference
 
-from eesim.network.onnx_contrib import first_result
+from eesim.network.onnx_contrib import OWN, first_result, first_type
 from eesim.network.onnx_inline import functions_inlined, inline_branches
 
 SMALL = 1000
@@ -89,7 +89,9 @@ def infer_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         if folded or inlined is not None:
             _forget(model.graph)
             continue
-        foreign = [node for node in stuck if not onnx.defs.has(node.op_type, node.domain) or node.domain == "com.microsoft"]
+        if _state_loops(model.graph, stuck, shapes, types, values):
+            continue
+        foreign = [node for node in stuck if not onnx.defs.has(node.op_type, node.domain) or node.domain in OWN]
         foreign = [node for node in foreign if any(known(shapes, name) for name in node.input)]
         if not foreign:
             return model, warnings
@@ -99,7 +101,31 @@ def infer_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         names = [name for name in node.output if name and not known(shapes, name)]
         if shape is None:
             warnings.append(f"the output shape of operator '{node.op_type}' ({node.name or node.output[0]}) is not known; assumed: that of its input")
-        _state(model.graph, names, types.get(like) or 1, shape or shapes[like])
+        _state(model.graph, names, first_type(node, types), shape or shapes[like])
+
+
+def _state_loops(graph: onnx.GraphProto, stuck: list[onnx.NodeProto], shapes: dict, types: dict[str, int], values: dict[str, np.ndarray]) -> bool:
+    """Write down what loops answer, which ONNX does not infer: each state as large as it began, then what every round adds; whether there was any."""
+    stated = False
+    for node in stuck:
+        if node.op_type != "Loop":
+            continue
+        body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
+        states = node.input[2:]
+        for place, name in enumerate(node.output):
+            if not name or known(shapes, name):
+                continue
+            shape = None
+            if place < len(states):
+                shape, kind = shapes.get(states[place]), types.get(states[place], 0)
+            elif node.input[0] in values:
+                each = body.output[1 + place].type.tensor_type
+                sizes = tuple(dim.dim_value for dim in each.shape.dim)
+                shape, kind = ((int(values[node.input[0]].reshape(-1)[0]), *sizes) if each.HasField("shape") else None), each.elem_type
+            if shape is not None and all(shape):
+                _state(graph, [name], kind, shape)
+                stated = True
+    return stated
 
 
 def _ruled(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:

@@ -118,7 +118,7 @@ def queueing(frame: pandas.DataFrame):
     scale = [] if len(groups) == 1 else ["All panels share their scale." if shared else "Each device has its own scale."]
     where = "this device" if len(groups) == 1 else "any of these devices"
     notes = [facts(frame), " ".join([*scale, *([] if waits else [f"No request waits on {where}."])])]
-    made, axes = sheet.finish(f"{name + ': q' if name else 'Q'}ueueing, latency and the accuracy reached", notes)
+    made, axes = sheet.finish(f"{name + ': q' if name else 'Q'}ueueing, latency and accuracy", notes)
     return made, np.array(axes)
 
 

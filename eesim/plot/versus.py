@@ -65,7 +65,7 @@ def _differences(panel, rows: pandas.DataFrame, name: str, labels: list[str], lo
     for place, mechanism in enumerate(rows.mechanism):
         style = look.get(mechanism) or {"color": BOUNDS[mechanism]["color"], "marker": BOUNDS[mechanism]["marker"]}
         value, holds = values[place], low[place] <= 0 <= high[place]
-        if not left <= value <= right:
+        if value < left or value > right:  # so far off that it would squeeze the others
             text, at, side = (f"{value:+,.0f} ▸", right, "right") if value > 0 else (f"◂ {value:+,.0f}", left, "left")
             panel.text(at, place, text, ha=side, va="center", fontsize=7.5, color=GREY)
             continue
@@ -87,15 +87,19 @@ def _differences(panel, rows: pandas.DataFrame, name: str, labels: list[str], lo
 
 def _limits(values: np.ndarray, low: np.ndarray, high: np.ndarray, *, whole: bool) -> tuple[float, float]:
     """Where the axis ends on either side of 0: behind everything, or at `REACH` times the typical reach."""
+    known = np.isfinite(values) & np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return -1.0, 1.0
+    values, low, high = values[known], low[known], high[known]
     reach = np.maximum(np.abs(low), np.abs(high))
-    most = reach.max() if whole else REACH * np.median(reach)
-    left, right = max(low.min(), -most), min(high.max(), most)
-    if (values > right).any():
-        right = most  # what is written at the edge needs the room
-    if (values < left).any():
-        left = -most
+    most = REACH * np.median(reach)
+    if whole or reach.max() < 1.5 * most:  # to cut a little off would hide more than it shows
+        most = reach.max()
+    near = np.abs(values) <= most
+    left, right = max(min(low[near].min(), 0.0), -most), min(max(high[near].max(), 0.0), most)
     span = max(right - left, 0.5)
-    return float(min(left, 0.0) - 0.05 * span), float(max(right, 0.0) + 0.05 * span)
+    room = [0.3 if beyond.any() else 0.05 for beyond in (values < -most, values > most)]  # for numbers that are written at the edge
+    return float(left - room[0] * span), float(right + room[1] * span)
 
 
 def _aim(frame: pandas.DataFrame, objective: str | None) -> str:

@@ -150,7 +150,7 @@ def print_comparison(rows: Sequence[dict[str, Any]], objective: str, metric: str
     }  # fmt: skip
     rest = {key: heading for key, heading in COMPARISON.items() if key not in ("profile", "rule", "accuracy")}
     short = {"balanced" if metric == "balanced_accuracy" else "", "active", "latency", "exits", *(("macs",) if objective == "macs" else ())}
-    short |= {"p99", "wait"} if waits else set()
+    short |= {"p99"} if waits else set()
     columns |= {key: heading for key, heading in rest.items() if (full or key in short) and (waits or key not in ("wait", "wait99"))}
     columns |= {"thresholds": "thresholds", "ece": "ECE", "daes": "DAES"} if full else {"active": "mJ"}
     first = rows[0]
@@ -256,12 +256,12 @@ def print_sweep(frame: pandas.DataFrame) -> None:
     rows = []
     for (workload, profile, point, exits), device in frame.groupby(["workload", "profile", "operating_point", "exits"], sort=False):
         static = device[device.mechanism == "static"].accuracy.max()
-        for _, points in device.groupby("mechanism", sort=False):
-            near = points[points.accuracy >= static - NEAR_STATIC]
+        for _, rules in device.groupby("mechanism", sort=False):
+            near = rules[rules.accuracy >= static - NEAR_STATIC]
             best = near.sort_values("active_mj_mean" if near.active_mj_mean.notna().any() else "latency_ms_mean").iloc[0] if len(near) else None
-            shown = points.iloc[points.accuracy.fillna(0).argmax()] if best is None else best
+            shown = rules.iloc[rules.accuracy.fillna(0).argmax()] if best is None else best
             row = comparison_row({**{name: _known(value) for name, value in shown.items()}, "parameters_text": _settings(shown)})
-            rows.append({**row, "device": f"{workload} on {profile} at {point}, exits {exits}", "points": len(points), "near": len(near)})
+            rows.append({**row, "device": f"{workload} on {profile} at {point}, exits {exits}", "points": len(rules), "near": len(near)})
     columns = {
         "device": "",
         "rule": "mechanism",

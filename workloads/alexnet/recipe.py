@@ -16,6 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes import dart
+from recipes.training import Plan
+
+PLANS = (Plan(epochs=16, weights=(0.05, 0.08, 0.1, 0.12, 0.15, 0.5), peak=0.1),)
 
 
 def build():
@@ -25,4 +28,4 @@ def build():
 
 
 if __name__ == "__main__":
-    dart.run("alexnet", build, weights=(0.05, 0.08, 0.1, 0.12, 0.15, 0.5), peak=0.1, epochs=16, folder=Path(__file__).resolve().parent)
+    dart.run("alexnet", build, PLANS, Path(__file__).resolve().parent)

@@ -5,11 +5,11 @@ full network there are the layer table and the graph without weights (`network-f
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from . import cifar10
 from .recipe import Recipe, describe, record, train
-from .training import Plan
 
 BUNDLED_WIDTH = 0.25
 
@@ -54,18 +54,20 @@ def write_full(kind, build, folder):
     write_network(import_onnx(path, name=kind), folder / "network-full.yaml")
 
 
-def run(kind, build, weights, peak, epochs, folder):
-    """The command line: train, record, card, network. `build()` imports and returns the function that makes the network."""
+def run(kind, build, plans, folder):
+    """The command line: train, record, card, network. `build()` imports and returns the function that makes the network; `plans` are
+    stages of training, one after the other."""
     parser = argparse.ArgumentParser(description=f"Recipe of the workload {kind}.")
     parser.add_argument("verb", choices=("train", "record", "card", "network"), help="network: write the layer table of the full network")
     parser.add_argument("--width", type=float, default=BUNDLED_WIDTH, help="share of the paper's channels; 1 is the full network")
     parser.add_argument("--folder", type=Path, default=folder, help="where the files are written")
-    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--epochs", type=int, help="one stage of so many instead of the recipe's stages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    recipe = recipe_of(kind, build, Plan(options.epochs, weights, peak=peak), options.width, options.folder)
+    plan = plans if options.epochs is None else replace(plans[0], epochs=options.epochs)
+    recipe = recipe_of(kind, build, plan, options.width, options.folder)
     if options.verb == "train":
         train(recipe, options.seed, options.threads)
     elif options.verb == "record":

@@ -16,6 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes import dart
+from recipes.training import Plan
+
+PLANS = (Plan(epochs=14, weights=(0.2, 0.3, 0.5, 0.7, 1.0), peak=0.1), Plan(epochs=14, weights=(0.2, 0.3, 0.5, 0.7, 1.0), peak=0.05))
 
 
 def build():
@@ -25,4 +28,4 @@ def build():
 
 
 if __name__ == "__main__":
-    dart.run("resnet18", build, weights=(0.2, 0.3, 0.5, 0.7, 1.0), peak=0.1, epochs=14, folder=Path(__file__).resolve().parent)
+    dart.run("resnet18", build, PLANS, Path(__file__).resolve().parent)

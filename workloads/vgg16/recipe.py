@@ -16,6 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes import dart
+from recipes.training import Plan
+
+PLANS = (Plan(epochs=18, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05), Plan(epochs=28, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05))
 
 
 def build():
@@ -25,4 +28,4 @@ def build():
 
 
 if __name__ == "__main__":
-    dart.run("vgg16", build, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05, epochs=18, folder=Path(__file__).resolve().parent)
+    dart.run("vgg16", build, PLANS, Path(__file__).resolve().parent)

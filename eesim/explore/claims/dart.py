@@ -55,11 +55,12 @@ def dart(networks: Sequence[str | Workload] = NETWORKS, devices: Sequence[str] =
         "arXiv 2603.12269, Table I and text",
         "up to 3.3 times faster and 5.1 times less energy than static, DAES up to 14.8 times static's (A100, full-width networks)",
         f"The bundled networks, width-reduced where their name says so. Every method tuned on the calibration split for the least latency that loses "
-        f"at most {100 * drop:g} points of accuracy; figures of the test split, without waiting. Beside DART stand BranchyNet (entropy, one threshold "
-        f"for all exits) and max-softmax with one threshold and with one for each exit. DART has beta_diff = {BETA:g} (the paper's) in every part but "
-        "'without difficulty', and all parts the same search (the optima of DART's objective, then one exit after the other), but for one threshold "
-        "in place of joint optimisation, and coefficients that adapt while it runs, which take the optima as they are. 'Without difficulty' is the "
-        "rule of max-softmax with a threshold for each exit, found by another search: how far the two are apart is what the search is worth. "
+        f"at most {100 * drop:g} points of accuracy; figures of the test split, without waiting. Beside DART stand BranchyNet (entropy, one "
+        f"threshold for all exits) and max-softmax with one threshold and with one for each exit. DART has beta_diff = {BETA:g} (the paper's) in all "
+        "but 'without difficulty', and all parts the same search (the optima of DART's objective, then one exit after the other), except one "
+        "threshold in place of joint optimisation, and coefficients that adapt while it runs, which take the optima as they are. "
+        "'Without difficulty' is the rule of max-softmax with a threshold for each exit, found by another search: how far the two are apart is what "
+        "the search is worth. "
         "DAES is computed from mean latencies and energies, where the paper takes medians. Rows with 'full-width costs' price the "
         "paper's full network on the GPU and take the answers from the quarter-width trace: a what-if, for no full-width trace was recorded.",
         table,
@@ -151,14 +152,15 @@ def _found(table: pd.DataFrame) -> Iterator[str]:
         name = f"{network} on {device}"
         if (row["runs as"] == "static").all():
             yield (
-                f"{name}: nothing is faster than static within the drop; at batch 1, asking after an exit (which waits for the "
-                "host on a GPU) and its head cost more than the layers that leaving there spares."
+                f"{name}: nothing within the drop was faster than static in calibration: asking after an exit (which on a GPU waits for the host) "
+                "and its head cost more than the layers that are spared where leaving is right."
             )
             continue
         ratio = row.loc["DART", "DAES"] / row.loc["static", "DAES"]
         yield (
-            f"{name}: DART {_told(row.loc['DART'])}{_energy(row.loc['DART', 'energy gain'])}"
-            + ("" if np.isnan(ratio) else f"; DAES {ratio:.2f} times static's")
+            f"{name}: DART {_told(row.loc['DART'])}"
+            + ("" if row.loc["DART", "runs as"] == "static" else _energy(row.loc["DART", "energy gain"]))
+            + ("" if np.isnan(ratio) or row.loc["DART", "runs as"] == "static" else f"; DAES {ratio:.2f} times static's")
             + ". "
             + "; ".join(f"{method} {_told(row.loc[method])}" for method in PLAIN)
             + ". DART "
@@ -199,12 +201,12 @@ def _verdict(cases: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
     search = against("without difficulty", "max-softmax, per exit")[0]
     noise = max(abs(value) for value in search)
     above = [sum(abs(value) > noise for value in values) for values in (difficulty, sign)]
-    larger = f"larger than what the search is worth in {above[0]} and {above[1]} of {len(full)} cases" if any(above) else "never more than the search is"
+    larger = f"larger than what the search is worth in {above[0]} and {above[1]} of {len(full)} cases" if any(above) else "never more than the search"
     yield (
         f"What the search alone is worth (the same rule, found in two ways): {span(search, ' %')}. DART against itself without difficulty: "
         f"{span(difficulty, ' %')}, {span(harder, digits=2)} points lost more; against the inverse sign {span(sign, ' %')}, {span(turned, digits=2)} "
-        f"points: {larger}. Against one threshold for all exits: {span(against('DART', 'without joint optimisation')[0], ' %')}; against class-aware coefficients: "
-        f"{span(against('DART', 'adaptive, class-aware')[0], ' %')}."
+        f"points: {larger}. Against one threshold for all exits: {span(against('DART', 'without joint optimisation')[0], ' %')}; against "
+        f"class-aware coefficients: {span(against('DART', 'adaptive, class-aware')[0], ' %')}."
     )
 
 

@@ -138,7 +138,7 @@ def _verdict(table: pd.DataFrame, drop: float) -> Iterator[str]:
     weak = gone[gone["persistence"] - gone["persistence, shuffled"] < WEAK]
     if len(weak):
         names = spelled(f"{name} ({_share(row.iloc[0])} to {_share(row.iloc[1])})" for name, row in weak.iterrows())
-        yield f"Shuffling is hardly a control where labels persist within a stream in any order: {names}. What is saved there when shuffled says little."
+        yield f"Shuffling is hardly a control where labels persist within a stream in any order: {names}; what is saved there says little."
     over = table[table.mechanism.isin([*RULES, *CONFIDENCE]) & (table["balanced lost, recorded"] > drop)]
     if len(over):
         names = spelled(f"{row.mechanism} on {row.workload} ({100 * row['balanced lost, recorded']:.1f})" for _, row in over.iterrows())

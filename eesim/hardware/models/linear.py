@@ -6,7 +6,10 @@ kind of layer rather than in MACs alone follows InstMeter (arXiv 2603.04134). Pr
 repacked or streamed at each inference), `per_position` (loops over output positions, however few channels), and `per_far_byte` (all
 activations of layers that hold more than `cache_kib` of them).
 
-`input` prices what a program does to each number of the network's input before the first layer (scaling pixels, for example).
+`channel_multiple`: runtimes and accelerators that work on blocks of channels pay for whole blocks; MACs are counted with the channels of
+convolutions and fully connected layers rounded up to it.
+
+`input` prices what a program does once per inference (calling the runtime) and to each number of the input (scaling pixels).
 
 Energy is either linear in the same way (`energy`, nanojoules, scaled by the operating point's `energy_scale`), or time
 multiplied by the power drawn while a kind of layer runs (the operating point's `active_mw`).
@@ -43,9 +46,11 @@ class Rates(Strict):
 
 
 class Input(Strict):
-    """Per number of the network's input: time in the model's unit, and nanojoules (None: the time at the default active power)."""
+    """Once per inference, and per number of the network's input: time in the model's unit; nanojoules per number (None: the time at the
+    default active power)."""
 
-    per_element: NonNegative
+    per_call: NonNegative = 0.0
+    per_element: NonNegative = 0.0
     nj_per_element: NonNegative | None = None
 
 
@@ -56,17 +61,19 @@ class Parameters(Strict):
     time_unit: Literal["cycles", "ns"]
     cache_kib: Annotated[float, Field(gt=0)] | None = None
     """Activations of a layer beyond this are far; None: none are."""
+    channel_multiple: Annotated[int, Field(ge=2)] | None = None
+    """Channels come in blocks of so many; None: in any number."""
     data_types: dict[str, dict[str, Rates | None]]
     energy: dict[str, dict[str, Rates | None]] | None = None
     input: dict[str, Input] = {}
 
 
-def amounts(layer: Layer, item_bytes: int, cache_kib: float | None = None) -> dict[str, float]:
+def amounts(layer: Layer, item_bytes: int, cache_kib: float | None = None, channel_multiple: int | None = None) -> dict[str, float]:
     """What each rate of `Rates` multiplies for one layer."""
     activations = (layer.elements_in + layer.elements_out) * item_bytes
     positions = prod(layer.output_shape[2:]) if layer.kind in CONVOLUTIONS else 1
     return {
-        "per_mac": layer.macs,
+        "per_mac": layer.macs * _filled(layer, channel_multiple),
         "per_byte": layer.bytes_moved(item_bytes),
         "per_call": 1,
         "per_weight": layer.params,
@@ -96,7 +103,7 @@ def price_input(elements: int, data_type: str, parameters: Parameters, point) ->
     rates = parameters.input.get(data_type)
     if rates is None:
         return None
-    ns = rates.per_element * elements * _to_ns(parameters, point)
+    ns = (rates.per_call + rates.per_element * elements) * _to_ns(parameters, point)
     power = point.active_power_mw("default")
     if rates.nj_per_element is not None:
         return LayerCost(ns, rates.nj_per_element * elements * point.energy_scale, "memory")
@@ -116,7 +123,7 @@ def energy_parts(layer: Layer, data_type: str, parameters: Parameters, point) ->
 
 def units(layer: Layer, data_type: str, parameters: Parameters, point) -> dict[str, float]:
     """What one unit of each coefficient that calibration may add would cost this layer: the common ones, whether or not the base has them."""
-    found = amounts(layer, ITEM_BYTES[data_type])
+    found = amounts(layer, ITEM_BYTES[data_type], parameters.cache_kib, parameters.channel_multiple)
     return {f"{layer.kind}.{name}": found[name] * _to_ns(parameters, point) for name in ("per_mac", "per_byte", "per_call")}
 
 
@@ -134,8 +141,20 @@ def changed(cost_model: dict, data_type: str, factors: dict[str, float], added: 
 
 
 def _parts(layer: Layer, data_type: str, parameters: Parameters, rates: Rates, unit: float) -> dict[str, float]:
-    found = amounts(layer, ITEM_BYTES[data_type], parameters.cache_kib)
+    found = amounts(layer, ITEM_BYTES[data_type], parameters.cache_kib, parameters.channel_multiple)
     return {f"{layer.kind}.{name}": rate * found[name] * unit for name, rate in rates if rate}
+
+
+def _filled(layer: Layer, multiple: int | None) -> float:
+    """How many times a layer's MACs there are when its channels are rounded up to a multiple; few input channels are not padded."""
+    if multiple is None or layer.kind not in ("conv", "pointwise", "depthwise", "fully_connected") or len(layer.output_shape) < 2:
+        return 1.0
+    place = 1 if layer.kind != "fully_connected" else -1
+    factor = 1.0
+    for channels in {layer.output_shape[place]} if layer.kind == "depthwise" else (layer.input_shape[place], layer.output_shape[place]):
+        if channels > 4:  # the first layer's images
+            factor *= -(-channels // multiple) * multiple / channels
+    return factor
 
 
 def _to_ns(parameters: Parameters, point) -> float:
