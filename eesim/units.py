@@ -121,6 +121,11 @@ def integers(text: object, what: str = "list") -> list[int]:
     return [int(value) for value in values]
 
 
+def points(share: float) -> str:
+    """0.01 -> '1 point', 0.005 -> '0.5 points'."""
+    return f"{100 * share:.4g} point" + ("" if round(100 * share, 6) == 1 else "s")
+
+
 def round_half_even(value: float) -> int:
     """Round to the nearest integer, ties to even: the one rounding of time and energy in eesim. Raises BadInput past int64."""
     if not abs(value) < 2.0**62:

@@ -105,18 +105,6 @@ def test_a_kind_without_a_cost_is_a_warning_with_what_was_assumed(tmp_path):
     assert priced.segment_ns[0] > 10_000 * 10 * 6, "never a silent zero"
 
 
-def test_roofline_is_the_larger_of_compute_and_memory_plus_a_launch(tmp_path):
-    rates = {kind: {"gops": 100.0} for kind in KINDS}
-    energy = {"int8": {"static_mw": 1000.0, "pj_per_mac": 2.0, "pj_per_byte": 3.0}}
-    model = {"model": "roofline", "launch_ns": 5.0, "bandwidth_gbps": 10.0, "data_types": {"int8": rates}, "energy": energy}
-    profile = device(tmp_path, cost_model=model, decision={"ns": 1.0})
-    cost, _ = profile.price(Layer("a", "Gemm", "fully_connected", (1, 1), (1, 1), 5000, 100, 40, 60), "int8", profile.point())
-    assert cost.ns == pytest.approx(5 + max(2 * 5000 / 100, 200 / 10)) and cost.bound == "compute"
-    assert cost.nj == pytest.approx((1000 * cost.ns + 2 * 5000 + 3 * 200) / 1000)
-    moved, _ = profile.price(Layer("a", "Relu", "elementwise", (1, 1), (1, 1), 0, 0, 4000, 4000), "int8", profile.point())
-    assert moved.ns == pytest.approx(805) and moved.bound == "memory"
-
-
 def test_data_type_follows_the_profile_unless_the_network_is_quantised(tmp_path):
     data = builders.profile_data(data_type="fp32")
     data["cost_model"]["data_types"]["fp32"] = data["cost_model"]["data_types"]["int8"]

@@ -242,7 +242,7 @@ def tokens(made: Sketch, *shape):
     return made
 
 
-@pytest.mark.parametrize("shape", [["N", 5, 6], [None, 5, 6], [0, 5, 6], [-1, 5, 6], [5, "batch_size", 6], ["s77", 5, 6]])
+@pytest.mark.parametrize("shape", [["N", 5, 6], [None, 5, 6], [0, 5, 6], [-1, 5, 6], [5, "batch_size", 6], [5, "N", 6], ["s77", 5, 6]])
 def test_an_open_batch_is_one(tmp_path, shape):
     made = tokens(sketch(), *shape)
     network = import_onnx(made.save(tmp_path / "n.onnx"))
@@ -253,6 +253,7 @@ def test_an_open_batch_is_one(tmp_path, shape):
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
+        (["B", "N", 6], "'x' is 1xN?x6; export with fixed sizes"),
         (["batch", "sequence", 6], "'x' is 1xsequence?x6; export with fixed sizes"),
         (["seq_len", 1, 6], "'x' is seq_len?x1x6; export with fixed sizes"),
         ([1, "H", "W", 6], "'x' is 1xH?xW?x6; export with fixed sizes"),

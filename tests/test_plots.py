@@ -349,8 +349,8 @@ def differing(**others):
     """Rows as `eesim.compare` gives them, with their differences in percent and points."""
     rows = []
     for name, (cost, low, high), points in (
-        ("dart", (9, 7, 11), 0.0), ("berxit", (28, 20, 160), 0.3), ("entropy", (15, 11, 21), -0.5), ("patience", (0.5, -1, 2), 2.0), ("calm", (11, 10, 12), 0.5),
-        ("pcee", (12, 11, 13), 0.5),
+        ("dart", (9, 7, 11), 0.0), ("berxit", (28, 20, 160), 0.3), ("entropy", (15, 11, 21), -0.5), ("patience", (0.5, -1, 2), 2.0),
+        ("calm", (11, 10, 12), 0.5), ("pcee", (12, 11, 13), 0.5),
         ("first-exit", (-96, -97, -95), -14.0), ("static", (4000, 3900, 4100), 2.0), ("anytime", (4100, 4000, 4200), 2.0),
     ):  # fmt: skip
         differences = {"cost_difference_value": cost, "cost_difference_low": low, "cost_difference_high": high}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,15 @@ from eesim.hardware.fit import (
     rates_by_kind,
     significant,
 )
-from eesim.hardware.models import roofline
 from eesim.hardware.profile import check_profile, load_profile, numbers
 from eesim.network.layer import KINDS, Layer, work
 
 BUNDLED = {
+    "a100",
+    "agx-orin",
     "gap9-gapflow",
     "h200",
+    "l40s",
     "ndp120",
     "raspberry-pi-4-tflite-fp32",
     "raspberry-pi-4-tflite-uint8",
@@ -39,6 +40,8 @@ BUNDLED = {
     "stm32l4r5-tflm",
     "stm32l4r5-xcubeai",
     "stm32u575-xcubeai",
+    "t4",
+    "xavier-nx",
 }
 
 
@@ -155,14 +158,6 @@ def test_a_kind_without_cost_is_priced_as_the_dearest_and_said(wrong) -> None:
     assert cost.ns > 0 and "'recurrent'" in warning
 
 
-def test_half_outputs_slow_small_layers_down() -> None:
-    """At `half_outputs` outputs a layer reaches half the rate."""
-    kinds = {"matmul": {"gops": 1000.0, "half_outputs": 100.0}, "conv": {"gops": 1000.0}}
-    parameters = roofline.Parameters.model_validate({"model": "roofline", "launch_ns": 0.0, "bandwidth_gbps": 1e9, "data_types": {"bf16": kinds}})
-    full, half = (roofline.price(work(kind, 100, "x", macs=10**6), "bf16", parameters, None).ns for kind in ("conv", "matmul"))
-    assert full == pytest.approx(2000.0) and half == pytest.approx(2 * full)
-
-
 TERMS = (
     Term("arithmetic", {"conv": {"per_mac": 1.0}, "depthwise": {"per_mac": 2.5}}),
     Term("bytes", {"conv": {"per_byte": 1.0}, "depthwise": {"per_byte": 1.0}, "elementwise": {"per_byte": 1.0}}),
@@ -240,16 +235,11 @@ def test_committed_profiles_follow_from_the_raw_data() -> None:
     raw = os.environ.get("EESIM_RAW_DATA")
     if not raw or not (Path(raw) / "hardware").is_dir():
         pytest.skip("EESIM_RAW_DATA is not set to the folder of raw measurements")
-    pytest.importorskip("scipy", reason="fitting needs SciPy")
-    sys.path.insert(0, str(data_folder("hwprofiles")))
-    try:
-        import fit_profiles
-        from eesim.fidelity import mlperf_tiny
+    from eesim.fidelity import mlperf_tiny
+    from eesim.fidelity.build import build
 
-        documents, _ = fit_profiles.build(Path(raw) / "hardware")
-        assert mlperf_tiny.rows_from_measured(Path(raw) / "hardware" / "mlperf_tiny" / "measured.csv") == mlperf_tiny.read_published()
-    finally:
-        sys.path.remove(str(data_folder("hwprofiles")))
+    documents = [document for document, _ in build(Path(raw) / "hardware")]
+    assert mlperf_tiny.rows_from_measured(Path(raw) / "hardware" / "mlperf_tiny" / "measured.csv") == mlperf_tiny.read_published()
     assert {document["name"] for document in documents} <= set(profile_names())
     for document in documents:
         committed = yaml.safe_load((data_folder("hwprofiles") / f"{document['name']}.yaml").read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ def calibrate(measurements, networks, base, out, columns, where, operating_point
     from eesim.hardware import load_profile
     from eesim.hardware.calibrate import calibrate as fit
     from eesim.hardware.document import write_profile
-    from eesim.hardware.measurements import read_cases
+    from eesim.measure.table import read_cases
     from eesim.plot.predicted import predicted
     from eesim.report.calibration import calibration_record, print_calibration
 

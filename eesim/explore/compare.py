@@ -27,10 +27,10 @@ from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Mechanism
 from eesim.mechanisms.describe import brief
 from eesim.mechanisms.registry import load_mechanism, mechanism_names
-from eesim.report.table import points
 from eesim.result import Result, flatten
 from eesim.simulation import simulate
 from eesim.tuning import tune
+from eesim.units import points
 from eesim.workload import Workload, load_workload
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def tuned_run(
 
 
 def form(result: Result) -> str | None:
-    """Whether a result's thresholds are shared or per exit; None for a mechanism without a threshold that may be either."""
+    """Whether a result's thresholds are shared or per exit; None for a mechanism without a threshold."""
     scenario = result.outcomes[0].scenario
     return _form(scenario.mechanism, scenario.values)
 
@@ -262,10 +262,11 @@ def unbalanced(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for device, several in found.items():
         worst = max(several, key=lambda row: row["balanced_lost"])
-        others = f" ('{worst['mechanism']}' most)" if len(several) > 1 else f" ('{worst['mechanism']}')"
+        many = f"{len(several)} mechanisms" if len(several) > 1 else f"'{worst['mechanism']}'"
+        most = f" ('{worst['mechanism']}' most)" if len(several) > 1 else ""
         lines.append(
-            f"{device}: {len(several)} mechanisms tuned to lose {points(worst['tuned_accuracy_drop'])} of accuracy lose up to "
-            f"{100 * worst['balanced_lost']:.1f} points of balanced accuracy{others}; --metric balanced_accuracy tunes to that instead"
+            f"{device}: of {many}, tuned to lose {points(worst['tuned_accuracy_drop'])} of accuracy, balanced accuracy falls by "
+            f"{'up to ' if most else ''}{100 * worst['balanced_lost']:.1f} points{most}; --metric balanced_accuracy tunes to that instead"
         )
     return lines
 

@@ -70,8 +70,10 @@ class Finding:
     @property
     def kept(self) -> bool | None:
         """Whether every limit is kept; None where there is none."""
+        if not self.limits:
+            return None
         found = self.statistics
-        return all(found[name] >= value if name == "within_10pct" else found[name] <= value for name, value in self.limits.items()) if self.limits else None
+        return all(found[name] >= value if name == "within_10pct" else found[name] <= value for name, value in self.limits.items())
 
     def record(self) -> dict[str, Any]:
         """As plain data."""

@@ -138,9 +138,9 @@ def _arm(name: str, system: str, data_types: Sequence[str], scale: float, rows: 
             errors |= named(f"{what}_unseen_network", error_statistics(unseen, values), ("median", "mean", "max"))
             table.append({"profile": name, "point": f"{place} {data_type}", "what": what, "held_out": unseen / values - 1})
         origin = (
-            f"mean latency, and mean power x latency, of {len(here)} networks: {MLPERF.format(system)}; graphs written from the published architectures. "
-            "Every rate is expected near a physical value and moves as far as the data ask. Unseen network: MobileNet-v1 and EfficientNet-lite each "
-            "predicted from the other families"
+            f"mean latency, and mean power x latency, of {len(here)} networks: {MLPERF.format(system)}; graphs written from the published "
+            "architectures. Every rate is expected near a physical value and moves as far as the data ask. Unseen network: MobileNet-v1 and "
+            "EfficientNet-lite, each predicted from the other families"
         )
         sources.append(source("fitted", origin, [f"cost_model.{part}.{data_type}.*" for part in ("data_types", "energy", "input")], errors))
         spans[data_type] = sizes_of(networks, ("conv", "depthwise", "pointwise", "fully_connected", "pooling", "elementwise", "softmax"))

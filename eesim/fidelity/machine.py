@@ -21,7 +21,7 @@ def exits_of_other_networks(measurements: Sequence[Measurement], folder, progres
 
     folder : where the profiles may be written.
     """
-    errors, names = [], []
+    errors = []
     for left_out in measurements:
         others = [measurement for measurement in measurements if measurement.name != left_out.name]
         profile = load_profile(write_measured_profile(others, folder / f"without-{left_out.name.replace('/', '-')}.yaml"))
@@ -33,8 +33,8 @@ def exits_of_other_networks(measurements: Sequence[Measurement], folder, progres
             # every segment and the head are calls of their own; one call is in the price of the input
             predicted = reached[exit] + priced.head_ns[exit] + (row.calls - 1) * decision / 2
             errors.append(predicted / (row.latency_ms * 1e6) - 1)
-            names.append(f"{left_out.name} {exit}")
         progress(1)
     disturbed = float(np.mean([measurement.totals.disturbed.mean() for measurement in measurements]))
     note = f"{len(measurements)} networks, {len(errors)} exits; {disturbed:.0%} of the repeats were disturbed by other programs"
-    return finding("this machine, exits", measurements[0].clock + " clock", "latency", np.array(errors), "each network predicted from the others", note=note)
+    how = "each network predicted from the others"
+    return finding("this machine, exits", f"{measurements[0].clock} clock", "latency", np.array(errors), how, note=note)

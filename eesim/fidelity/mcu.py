@@ -27,8 +27,8 @@ PROFILES = {system[0]: system[1] for system in SYSTEMS if system[0]}
 """Profile -> pool, in the order of the table of systems."""
 _EXPECTED = "the depthwise rate was expected near {} times the arithmetic rate ({}), then fitted"
 DEPTHWISE_ORIGIN = {
-    "mcu": f"a depthwise MAC, beside its bytes, fixed at {DEPTHWISE['mcu']} dense ones, the middle of per-layer logs: 2.8 (MobileNet-v2 in the TensorFlow "
-    "Lite Micro model runner of NXP's eIQ, Cortex-M7) to 4.6 (README of espressif/esp-nn at 0798b58, optimised), bytes included",
+    "mcu": f"a depthwise MAC, beside its bytes, fixed at {DEPTHWISE['mcu']} dense ones, the middle of per-layer logs: 2.8 (MobileNet-v2 in the "
+    "TensorFlow Lite Micro model runner of NXP's eIQ, Cortex-M7) to 4.6 (README of espressif/esp-nn at 0798b58, optimised), bytes included",
     "gap9": _EXPECTED.format(16, "the NE16 takes 16 input channels at a time"),
     "ndp120": _EXPECTED.format(DEPTHWISE["ndp120"], "per-layer logs of microcontrollers"),
 }

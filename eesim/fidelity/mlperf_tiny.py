@@ -216,8 +216,8 @@ class Pool:
         return [index for index in range(len(self.systems)) if self._alike(index, system)]
 
     def _alike(self, one: int, other: int) -> bool:
-        (board, runtime), (second, another) = ((SAME_BOARD.get(entry[2], entry[2]), entry[3].split()[0]) for entry in map(self.systems.__getitem__, (one, other)))
-        return board == second and runtime == another
+        boards = {SAME_BOARD.get(self.systems[index][2], self.systems[index][2]) for index in (one, other)}
+        return len(boards) == 1 and len({self.systems[index][3].split()[0] for index in (one, other)}) == 1
 
     @cached_property
     def relation(self) -> np.ndarray:

@@ -152,6 +152,7 @@ class Graph(Topology):
             )
 
     def advice(self) -> str:
+        """What to do about a size that is not fixed, for the end of a message; empty where all are."""
         if not self._open:
             return ""
         name, sizes = next(iter(self._open.items()))
@@ -202,6 +203,11 @@ def _one_sample(inputs: list[onnx.ValueInfoProto], others: list[onnx.ValueInfoPr
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value <= 0:  # as some exporters say that it is not fixed
                 dim.ClearField("dim_value")
+    for value in inputs:
+        lead, *rest = value.type.tensor_type.shape.dim or [None]
+        left = [dim for dim in rest if not dim.HasField("dim_value")]
+        if lead and lead.HasField("dim_value") and len(left) == 1 and left[0].dim_param.lower() in ("n", "b", "bs"):
+            left[0].dim_value = 1  # steps come first here
     sizes = [(place, dim) for value in inputs for place, dim in enumerate(value.type.tensor_type.shape.dim) if not dim.HasField("dim_value")]
     first = {dim.dim_param for place, dim in sizes if place == 0 and not any(part in dim.dim_param.lower() for part in _NO_BATCH)}
     for place, dim in sizes:

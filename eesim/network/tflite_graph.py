@@ -118,6 +118,7 @@ class TfliteGraph(Topology):
         self.warn_of_batch()
 
     def biased(self, index: int) -> bool:
+        """Whether a convolution or fully connected layer has a bias operand of its own."""
         node = self.nodes[index]
         place = 3 if node.op_type == "ConvTranspose" else 2
         return node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > place and bool(node.input[place])

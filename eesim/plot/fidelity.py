@@ -18,6 +18,7 @@ EDGE = 0.6
 """Errors beyond this are drawn at the edge, as arrows."""
 MOST_POINTS = 300
 BAND = 0.1
+COLOUR = "#1f77b4"
 
 
 def fidelity(findings: Sequence[Finding], title: str):
@@ -35,11 +36,11 @@ def fidelity(findings: Sequence[Finding], title: str):
             errors = np.sort(item.errors[np.isfinite(item.errors)])
             shown = errors[:: max(errors.size // MOST_POINTS, 1)]
             inside = np.abs(shown) <= EDGE
-            alpha = 0.7 if shown.size < 30 else 0.25
-            axis.plot(100 * shown[inside], np.full(inside.sum(), place), "o", markersize=3.5, alpha=alpha, color="#1f77b4", markeredgewidth=0, label="a case")
+            dots = {"markersize": 3.5, "alpha": 0.7 if shown.size < 30 else 0.25, "color": COLOUR, "markeredgewidth": 0}
+            axis.plot(100 * shown[inside], np.full(inside.sum(), place), "o", label="a case", **dots)
             for side, marker in ((1, ">"), (-1, "<")):
                 if (beyond := int(np.sum(side * shown > EDGE))) > 0:
-                    axis.plot([side * 100 * EDGE], [place], marker=marker, markersize=5, color="#1f77b4", label="_", clip_on=False)
+                    axis.plot([side * 100 * EDGE], [place], marker=marker, markersize=5, color=COLOUR, label="_", clip_on=False)
                     axis.annotate(str(beyond), (side * 100 * EDGE, place), (0, 3), textcoords="offset points", fontsize=6, ha="center", color=GREY)
             axis.plot([100 * np.median(errors)], [place], "|", color="black", markersize=9, markeredgewidth=1.6, label="median")
         axis.axvline(0, color="black", linewidth=0.7)

@@ -11,7 +11,7 @@ from eesim.plot.bars import facts
 from eesim.plot.layout import Sheet, label_inches
 from eesim.plot.style import BOUNDS, GREY, looks
 from eesim.plot.words import checked, device, workloads
-from eesim.report.table import points
+from eesim.units import points
 
 if TYPE_CHECKING:
     import pandas

@@ -34,13 +34,14 @@ def record(findings: Sequence[Finding], serving: dict[str, Any] | None) -> dict[
 
 def print_fidelity(findings: Sequence[Finding], serving: dict[str, Any] | None) -> None:
     """The tables on the terminal."""
-    rows = [
-        {**row, "median": percent(row["median"]), "mean": percent(row["mean"]), "max": percent(row["max"]), "within_10pct": percent(row["within_10pct"]),
-         "alone": None if row["median_alone"] is None else percent(row["median_alone"]), "limit": _limits(row["limits"]), "kept": _kept(row["kept"])}
-        for row in (item.record() for item in findings)
-    ]  # fmt: skip
-    columns = {"profile": "profile", "at": "at", "quantity": "of", "cases": "cases", "median": "median", "mean": "mean", "within_10pct": "within 10 %"}
-    columns |= {"max": "largest", "alone": "that board alone, median", "limit": "aimed at", "kept": "kept"}
+    rows = []
+    for item in findings:
+        row = item.record()
+        shares = {key: percent(row[key]) for key in ("median", "mean", "max", "within_10pct")}
+        alone = None if row["median_alone"] is None else percent(row["median_alone"])
+        rows.append({**row, **shares, "alone": alone, "limit": _limits(row["limits"]), "kept": (_kept(row["kept"]) or "").strip("*") or None})
+    columns = {"profile": "profile", "at": "at", "quantity": "of", "cases": "cases", "median": "median", "mean": "mean"}
+    columns |= {"within_10pct": "within 10 %", "max": "largest", "alone": "that board alone, median", "limit": "aimed at", "kept": "kept"}
     print_table(rows, columns, "Errors on cases that took no part in the fit")
     for row in _serving_rows(serving):
         print(" ".join(row))
@@ -102,9 +103,9 @@ def _serving_rows(serving: dict[str, Any] | None) -> list[list[str]]:
 
 def _serving_text(serving: dict[str, Any]) -> list[str]:
     lines = [
-        "Requests arrive as a Poisson process and are served in stages by ONNX Runtime, one thread; simulated against real, medians over the runs.",
+        "Requests arrive as a Poisson process and are served in stages by ONNX Runtime, one thread; simulated / real - 1, medians over the runs.",
         "`stages`: service times are the medians of each stage measured alone; `drawn`: whole services measured alone, drawn at random;",
-        "`replayed`: the service times of the real run itself, which leaves the queue alone to be compared; `profile`: predicted by the fitted profile.",
+        "`replayed`: the service times of the real run itself, which leaves the queue alone to be compared.",
         "",
         "| network | service times | p50 | p95 | p99 | utilisation | exits equal | runs | disturbed |",
         "|---|---|---|---|---|---|---|---|---|",

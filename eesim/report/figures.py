@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from eesim.mechanisms import load_mechanism, mechanism_names
 from eesim.mechanisms.describe import brief
-from eesim.report.table import number, parameters, percent, points, print_table, wide
+from eesim.report.table import number, parameters, percent, print_table, wide
 from eesim.result import Result
+from eesim.units import points
 
 if TYPE_CHECKING:
     import pandas

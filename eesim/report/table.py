@@ -76,11 +76,6 @@ def percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{100 * value:.1f} %"
 
 
-def points(share: float) -> str:
-    """0.01 -> '1 point', 0.005 -> '0.5 points'."""
-    return f"{100 * share:.4g} point" + ("" if round(100 * share, 6) == 1 else "s")
-
-
 def parameters(values: Mapping[str, Any]) -> str:
     """{'threshold': 0.8} -> 'threshold 0.8'."""
 

@@ -67,7 +67,7 @@ class Host(Strict):
 class FewRows(Strict):
     """A kernel of its own for up to `rows` rows: ``launch_ns + (memory^4 + (k_ns k + output_ns m n)^4)^(1/4)``, at its own `l2_gbps`."""
 
-    rows: Positive
+    rows: Annotated[int, Field(ge=1)]
     launch_ns: NonNegative
     k_ns: NonNegative
     output_ns: NonNegative
@@ -88,9 +88,9 @@ class Kernels(Strict):
     split_ns: NonNegative | None = None
     """None: the family never splits k."""
     quantisation: Annotated[float, Field(ge=0, le=1)]
-    output_bytes: Positive | None = None
+    output_bytes: Annotated[int, Field(ge=1)] | None = None
     """Bytes of an output as it was measured (int8 products that write int32: 4); None: as the data type."""
-    channel_step: Positive = K_STEP
+    channel_step: Annotated[int, Field(ge=1)] = K_STEP
     winograd: Positive = 1.0
     """By how much the k of 3x3 convolutions of stride 1 with more than three channels is divided."""
     tiles: list[Annotated[list[int], Field(min_length=2, max_length=2)]] | None = None
