@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eesim.cost import NetworkCost
+from eesim.cost import INPUT, NetworkCost
 from eesim.hardware import trust
 
 VERDICTS = {"measured": "measured", "fitted": "interpolated", "interpolated": "interpolated", "extrapolated": "guessed", "assumed": "guessed"}
@@ -40,7 +40,7 @@ def support_record(priced: NetworkCost) -> dict[str, Any]:
         name, _ = row.pop("dearest")
         part = sum(share for grade, share in row["grades"].items() if VERDICTS[grade] == "guessed")
         guessed += part
-        if not profile.knows(row["kind"], priced.data_type):
+        if row["kind"] != INPUT and not profile.knows(row["kind"], priced.data_type):
             reasons.append(f"layers of kind {row['kind']} have no cost in this profile; the dearest known kind stands in")
         elif "assumed" in row["grades"]:
             reasons.append(f"the rates of {row['kind']} layers are assumed ({part:.1%} of the time, most in '{name}')")

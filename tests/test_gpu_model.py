@@ -47,8 +47,8 @@ def twin(m: float, n: float, k: float, moved: float, p: dict, item: float = 2, g
 
 def parameters(data_type: str = "bf16", energy: dict | None = None, **changes) -> gpu.Parameters:
     """Kernels of `NUMBERS` for products and convolutions; 1000 GOP/s for everything else."""
-    products = {kind: {"kernels": "gemm"} for kind in ("fully_connected", "matmul", "recurrent", "conv", "pointwise")}
-    others = {kind: {"kernels": "gemm", "gops": 1000.0} for kind in KINDS if kind not in products}
+    products = {kind: {"launches": 1.0} for kind in ("fully_connected", "matmul", "recurrent", "conv", "pointwise")}
+    others = {kind: {"launches": 1.0, "gops": 1000.0} for kind in KINDS if kind not in products}
     return gpu.Parameters(
         model="gpu", multiprocessors=SMS, kernels={data_type: {"gemm": {**NUMBERS, **changes}}}, data_types={data_type: products | others},
         energy=None if energy is None else {data_type: energy},
@@ -117,6 +117,9 @@ def test_layers_off_the_matrix_units_move_their_bytes_or_compute() -> None:
     assert ns(Layer("a", "Relu", "elementwise", (1, 1), (1, 1), 0, 0, 1, 1)) == pytest.approx(1800, rel=1e-4)
     depthwise = Layer("a", "Conv", "depthwise", (1, 32, 8, 8), (1, 32, 8, 8), 10**7, 288, 2048, 2048, (3, 3), (1, 1), 32)
     assert ns(depthwise) == pytest.approx(1800 + 2 * 10**7 / 1000)
+    twice = parameters()
+    twice.data_types["bf16"]["elementwise"].launches = 2.0
+    assert gpu.price(large, "bf16", twice, POINT).ns == pytest.approx(ns(large) + 1000), "another launch"
     assert ns(Layer("a", "Reshape", "reshape", (1, 10**6), (10**6, 1), 0, 0, 10**6, 10**6)) == 0, "a view moves nothing"
     assert ns(work("fully_connected", 10, "fully_connected")) == pytest.approx(1800, rel=1e-3), "no MACs, no product"
     assert ns(work("recurrent", 10, "recurrent", macs=1000, params=1000)) > 1800
@@ -175,6 +178,13 @@ def test_power_is_static_below_five_microseconds_and_capped_above() -> None:
     known = SimpleNamespace(energy_scale=1.0, active_power_mw=lambda kind: 5e3)
     priced = gpu.price(dense(1, 10, 64), "bf16", parameters(), known)
     assert priced.nj == pytest.approx(priced.ns * 5)
+
+
+def test_convolutions_have_kernels_of_their_own_where_they_were_measured() -> None:
+    both = parameters()
+    own = both.model_copy(update={"kernels": {"bf16": {**both.kernels["bf16"], "conv": gpu.Kernels(**{**NUMBERS, "launch_ns": 9000.0})}}})
+    for layer, further in ((convolution(16, 24, 14), 8000), (convolution(16, 24, 14, 1), 8000), (dense(1, 10, 64), 0)):
+        assert gpu.price(layer, "bf16", own, POINT).ns == pytest.approx(gpu.price(layer, "bf16", both, POINT).ns + further)
 
 
 @pytest.mark.parametrize("name", GPUS)

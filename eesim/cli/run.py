@@ -22,6 +22,7 @@ from eesim.files import check_writable, whole
 @load_options
 @device_options
 @click.option("--replications", type=int, default=1, metavar="R", show_default=True, help="Repeat with other seeds; figures get 95 % intervals.")
+@click.option("--band/--no-band", default=None, help="Simulate again with costs 1 sigma lower and higher; by default up to 1,000,000 requests.")
 @click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, counts, lindley, k-server, calendar, simpy.")
 @click.option("--out", metavar="FILE", help="Write requests (.parquet, .csv) or the summary (.json) to a file.")
 @format_option
@@ -29,7 +30,7 @@ from eesim.files import check_writable, whole
     "eesim run -w ecg-mitbih -p stm32l4r5-xcubeai -m max-softmax --set threshold=0.8 --arrivals poisson:5/s",
     "eesim run -w ecg-mitbih -p raspberry-pi-5-litert -m entropy --accuracy-drop 1% --format json",
 )
-def run(workload, profile, mechanism, pairs, exits, accuracy_drop, out, form, **options) -> None:
+def run(workload, profile, mechanism, pairs, exits, accuracy_drop, band, out, form, **options) -> None:
     """Replay one workload on one device under one mechanism and one load.
 
     The table shows the run between its bounds: the network without exits, the first exit alone, the per-sample oracle,
@@ -44,6 +45,8 @@ def run(workload, profile, mechanism, pairs, exits, accuracy_drop, out, form, **
     for warning in result.warnings:
         log(f"warning: {warning}")
     summary = result.summary()
+    if band or (band is None and summary["requests"] <= MOST_FOR_BAND):
+        summary["band"] = result.band()
     if out is not None:
         _write(result, summary, out)
     if form == "json":
@@ -58,7 +61,10 @@ def run(workload, profile, mechanism, pairs, exits, accuracy_drop, out, form, **
     else:
         from eesim.report.figures import print_run
 
-        print_run(result, _bounds(workload, profile, chosen, options))
+        print_run(result, summary.get("band"), _bounds(workload, profile, chosen, options))
+
+
+MOST_FOR_BAND = 1_000_000
 
 
 def _bounds(workload: str, profile: str, exits, options: dict) -> list:

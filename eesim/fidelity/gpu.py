@@ -387,7 +387,7 @@ def _from_table(name: str, folder: Path) -> tuple[dict, list[dict]]:
                 table.append({"profile": name, "point": data_type, "what": f"energy {case}", "held_out": found - 1})
             covers.append(f"cost_model.energy.{data_type}.*")
         model["kernels"][data_type] = {"gemm": _written(kernels)}
-        model["data_types"][data_type] = _kinds(gpu.plain_gops, "gemm")
+        model["data_types"][data_type] = _kinds(gpu.plain_gops)
         spans[data_type] = _spans(rows)
         what = f"latency{' and power' if rows.power_mw is not None else ''} of {given.name}: {ORIGIN.format(gpu.table)}"
         sources.append(source("fitted", f"{what}; {_split_words(rows, kernels)}", covers, errors))
@@ -417,11 +417,10 @@ def _written(kernels: Kernels) -> dict:
     return kernels.model_dump(exclude_defaults=True)
 
 
-def _kinds(plain_gops: float, convolutions: str) -> dict[str, dict]:
-    """Rates of every kind: products and convolutions by their kernels, the rest on the ordinary units."""
-    families = dict.fromkeys(PRODUCTS, "gemm") | dict.fromkeys(CONVOLUTIONS, convolutions)
-    plain = {"kernels": "gemm", "gops": significant(plain_gops * PLAIN_SHARE)}
-    return {kind: {"kernels": families[kind]} if kind in families else dict(plain) for kind in KINDS}
+def _kinds(plain_gops: float) -> dict[str, dict]:
+    """Rates of every kind: products and convolutions by their kernels, the rest on the ordinary units. One launch each."""
+    plain = {"gops": significant(plain_gops * PLAIN_SHARE)}
+    return {kind: {"launches": 1.0} | ({} if kind in (*PRODUCTS, *CONVOLUTIONS) else plain) for kind in KINDS}
 
 
 def _spans(rows: Rows) -> dict[str, dict[str, list[int]]]:
@@ -471,7 +470,7 @@ def _t4(folder: Path) -> tuple[dict, list[dict]]:
             sources.append(source("fitted", origin, covers, errors))
             model["kernels"][data_type][family] = _written(kernels)
             spans[data_type] |= _spans(rows) if family == "gemm" else _spans_of(layers)
-        model["data_types"][data_type] = _kinds(T4.plain_gops, "conv")
+        model["data_types"][data_type] = _kinds(T4.plain_gops)
     power = {"default": {"active_mw": None, "idle_mw": None}}
     return assemble("t4", model, power, sources, fitted_over=spans), table
 
@@ -504,7 +503,7 @@ def _jetson(name: str, t4: dict, resnet: Network) -> dict:
             }  # fmt: skip
             fixed = {key: base["conv"][key] * ENGINE_SHARE for key in ("launch_ns", "block_ns")}
             families[family] = {**{key: value for key, value in numbers.items() if key != "output_bytes"}, **rounded(changed | fixed)}
-        kinds = _kinds(facts.plain_gops, "conv")
+        kinds = _kinds(facts.plain_gops)
         return {"model": "gpu", "multiprocessors": facts.multiprocessors, "kernels": {"int8": families}, "data_types": {"int8": kinds}}
 
     def taken(logarithm: float, batch: int) -> float:

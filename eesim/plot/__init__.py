@@ -5,7 +5,8 @@
 
 from eesim.plot.bars import exits, queueing
 from eesim.plot.files import write_picture
+from eesim.plot.predicted import layers, predicted
 from eesim.plot.tradeoff import tradeoff
 from eesim.plot.versus import versus
 
-__all__ = ["exits", "queueing", "tradeoff", "versus", "write_picture"]
+__all__ = ["exits", "layers", "predicted", "queueing", "tradeoff", "versus", "write_picture"]

@@ -17,8 +17,10 @@ MOST_LAYERS = 45
 BOUND_COLOURS = {"compute": "#1f77b4", "memory": "#ff7f0e", "overhead": "#7f7f7f"}
 
 
-def predicted(panels: Sequence[dict[str, Any]], title: str, notes: Sequence[str] = ()):
+def predicted(panels: Sequence[dict[str, Any]], title: str, notes: Sequence[str] = (), *, dots: str = "a network left out of the fit"):
     """One panel for each entry: `what` (heading), `measured` and `predicted` [cases], `unit`. Returns (figure, axes).
+
+    dots : what a point is, for the legend
 
     Axes are logarithmic and equal; the grey band is 10 % either way. Cases that are not numbers are left out.
     """
@@ -36,8 +38,8 @@ def predicted(panels: Sequence[dict[str, Any]], title: str, notes: Sequence[str]
         axis.fill_between(line, line * (1 - BAND), line * (1 + BAND), color=GREY, alpha=0.18, linewidth=0, label="within 10 %")
         axis.plot(line, line, color=GREY, linewidth=0.8, label="_")
         size = 5 if measured.size < 60 else 2.5
-        dots = {"linestyle": "none", "marker": "o", "markersize": size, "alpha": 0.6, "markeredgewidth": 0, "color": "#1f77b4"}
-        axis.plot(measured, said, label="a network left out of the fit", **dots)
+        look = {"linestyle": "none", "marker": "o", "markersize": size, "alpha": 0.6, "markeredgewidth": 0, "color": "#1f77b4"}
+        axis.plot(measured, said, label=dots, **look)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlim(low, high)

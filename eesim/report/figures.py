@@ -26,8 +26,8 @@ def headline(summary: dict[str, Any]) -> str:
     return f"{summary['workload']} on {summary['profile']} at {summary['operating_point']}, {rule}, {load}"
 
 
-def print_run(result: Result, bounds: Sequence[Result]) -> None:
-    """A run between its bounds, a figure per row."""
+def print_run(result: Result, band: dict[str, Any] | None, bounds: Sequence[Result]) -> None:
+    """A run between its bounds, a figure per row. band: `Result.band()`, where it was computed."""
     summaries = [result.summary(), *[bound.summary() for bound in bounds]]
     main = summaries[0]
 
@@ -61,6 +61,11 @@ def print_run(result: Result, bounds: Sequence[Result]) -> None:
     headings = [main["mechanism"], *[summary["mechanism"] for summary in summaries[1:]]]
     wide(rows, headings, headline(main))
     print(notes(main))
+    if band is not None:
+        shown = [f"{name} {number(pair[0])}–{number(pair[1])}" for name, pair in band["latency_ms"].items() if pair and name != "max"]
+        energy = band["energy_mj"]["mean"]
+        joules = f"; energy with idling, mJ {number(energy[0])}–{number(energy[1])}" if energy else ""
+        print(f"with costs 1 sigma lower and higher: latency, ms: {', '.join(shown)}{joules}")
     if "confidence" in main:
         intervals = main["confidence"]["latency_ms"]
         shown = ", ".join(f"{name} {number(low)}–{number(high)}" for name, (low, high) in intervals.items())

@@ -26,6 +26,7 @@ A batch multiplies rows and activations; weights are read once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil, prod
 from typing import Annotated, Literal, NamedTuple
@@ -100,10 +101,9 @@ class Kernels(Strict):
 
 
 class Rates(Strict):
-    """How one kind of layer runs: by a family of `kernels` of its data type as a matrix product, or with `gops` (10^9 operations/s) on the
-    ordinary units, with that family's memory and launch."""
+    """How one kind of layer runs: in so many launches as a matrix product, or with `gops` (10^9 operations/s) on the ordinary units."""
 
-    kernels: str
+    launches: Positive = 1.0
     gops: Positive | None = None
 
 
@@ -124,7 +124,7 @@ class Parameters(Strict):
     model: Literal["gpu"]
     multiprocessors: Annotated[int, Field(ge=1)]
     kernels: dict[str, dict[str, Kernels]]
-    """Data type -> family -> its numbers."""
+    """Data type -> family -> its numbers. Family `conv`, where there is one, runs convolutions; `gemm` everything else."""
     data_types: dict[str, dict[str, Rates | None]]
     energy: dict[str, Energy] | None = None
     """None: time multiplied by the operating point's active power, where that is known."""
@@ -162,7 +162,7 @@ def price_batch(layer: Layer, data_type: str, parameters: Parameters, point, bat
     if layer.op in VIEWS:
         return LayerCost(0.0, None if energy is None and power is None else 0.0, "overhead")
     rates = parameters.data_types[data_type][layer.kind]
-    kernels, item = parameters.kernels[data_type][rates.kernels], ITEM_BYTES[data_type]
+    kernels, item = family(parameters.kernels[data_type], layer.kind), ITEM_BYTES[data_type]
     moved = _bytes(layer, item, kernels.output_bytes if rates.gops is None else None, batch)
     if rates.gops is None and layer.macs:
         shape = product(layer, batch, kernels, item, moved)
@@ -174,11 +174,18 @@ def price_batch(layer: Layer, data_type: str, parameters: Parameters, point, bat
         compute = 0.0 if rates.gops is None else 2 * batch * layer.macs / rates.gops
         memory = float(memory_ns(moved, kernels))
         total = overhead + max(compute, memory)
+    further = (rates.launches - 1) * kernels.launch_ns
+    total, overhead = total + further, overhead + further
     nj = None if power is None else total * power * 1e-3
     if energy is not None:
         nj = float(power_mw(energy, total, batch * layer.macs, moved)) * total * 1e-3 * point.energy_scale
     terms = {"compute": compute, "memory": memory, "overhead": overhead}
     return LayerCost(total, nj, max(terms, key=terms.__getitem__))
+
+
+def family(families: Mapping[str, Kernels], kind: str) -> Kernels:
+    """The kernels that run a kind of layer."""
+    return families["conv"] if kind in ("conv", "pointwise") and "conv" in families else families["gemm"]
 
 
 def product(layer: Layer, batch: int, kernels: Kernels, item: int, moved: float) -> Product:
