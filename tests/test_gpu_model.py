@@ -117,8 +117,7 @@ def test_layers_off_the_matrix_units_move_their_bytes_or_compute() -> None:
     assert ns(Layer("a", "Relu", "elementwise", (1, 1), (1, 1), 0, 0, 1, 1)) == pytest.approx(1800, rel=1e-4)
     depthwise = Layer("a", "Conv", "depthwise", (1, 32, 8, 8), (1, 32, 8, 8), 10**7, 288, 2048, 2048, (3, 3), (1, 1), 32)
     assert ns(depthwise) == pytest.approx(1800 + 2 * 10**7 / 1000)
-    twice = parameters()
-    twice.data_types["bf16"]["elementwise"].launches = 2.0
+    twice = parameters().model_copy(update={"data_types": {"bf16": {"elementwise": gpu.Rates(launches=2.0, gops=1000.0)}}})
     assert gpu.price(large, "bf16", twice, POINT).ns == pytest.approx(ns(large) + 1000), "another launch"
     assert ns(Layer("a", "Reshape", "reshape", (1, 10**6), (10**6, 1), 0, 0, 10**6, 10**6)) == 0, "a view moves nothing"
     assert ns(work("fully_connected", 10, "fully_connected")) == pytest.approx(1800, rel=1e-3), "no MACs, no product"
