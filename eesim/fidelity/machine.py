@@ -10,7 +10,7 @@ from eesim.cost import price_network
 from eesim.fidelity.checks import Finding, finding
 from eesim.hardware import load_profile
 from eesim.measure.measuring import Measurement
-from eesim.measure.profile import write_measured_profile
+from eesim.measure.profile import STAGE_CALLS, write_measured_profile
 
 NETWORKS = ("ecg-mitbih", "har-wisdm", "kws-speech-commands", "cifar10-resnet8", "alexnet", "vgg16", "resnet18", "ecg-rhythm")
 """Bundled networks with weights, all with several exits."""
@@ -30,8 +30,8 @@ def exits_of_other_networks(measurements: Sequence[Measurement], folder, progres
         reached = np.cumsum(priced.segment_ns)
         for row in left_out.totals.dropna(subset=["exit"]).itertuples():
             exit = int(row.exit)
-            # every segment and the head are calls of their own; one call is in the price of the input
-            predicted = reached[exit] + priced.head_ns[exit] + (row.calls - 1) * decision / 2
+            # every segment and the head are calls of their own; two calls are in the price of the input, two in a decision
+            predicted = reached[exit] + priced.head_ns[exit] + (row.calls - STAGE_CALLS) * decision / STAGE_CALLS
             errors.append(predicted / (row.latency_ms * 1e6) - 1)
         progress(1)
     disturbed = float(np.mean([measurement.totals.disturbed.mean() for measurement in measurements]))

@@ -28,7 +28,7 @@ BASE = "raspberry-pi-5-onnxruntime"
 MULTIPLES = (None, 4, 8, 16)
 FEWEST = 3
 STAGE_CALLS = 2
-"""Going on to the next exit calls the runtime for a segment and for a head."""
+"""The first exit, and going on to each next one, calls the runtime for a segment and for a head."""
 
 
 def write_measured_profile(measurements: Sequence[Measurement], path: str | Path) -> Path:
@@ -56,6 +56,18 @@ def cases_of(measurement: Measurement) -> list[Case]:
     ]  # fmt: skip
 
 
+def stage_call_ns(measurements: Sequence[Measurement]) -> float:
+    """What one call of the runtime costs where a network runs in stages, beyond its layers: median over all exits, in ns."""
+    found = []
+    for measurement in measurements:
+        layers = measurement.layers[measurement.layers.kind != "runtime"].groupby("part").latency_ms.sum()
+        for row in measurement.totals.dropna(subset=["exit"]).itertuples():
+            exit = int(row.exit)
+            own = sum(layers.get(f"segment {index}", 0.0) for index in range(exit + 1)) + layers.get(f"head {exit}", 0.0)
+            found.append((row.latency_ms - own) * 1e6 / row.calls)
+    return max(float(np.median(found)), 0.0) if found else 0.0
+
+
 def measured_profile(measurements: Sequence[Measurement], name: str) -> dict[str, Any]:
     """The document of a profile fitted to measurements, see the module's text. Errors are of whole networks left out of the fit."""
     known = [measurement for measurement in measurements if measurement.network is not None and len(measurement.layers)]
@@ -74,7 +86,7 @@ def measured_profile(measurements: Sequence[Measurement], name: str) -> dict[str
         tried.append((float(np.mean(np.abs(predicted / measured - 1))), multiple, fitted, predicted, measured))
     _, multiple, fitted, predicted, measured = min(tried, key=lambda entry: entry[0])
     errors = named("latency_held_out", error_statistics(predicted, measured), ("median", "mean", "max", "within_10pct"))
-    return _described(fitted.document, known, call_ns, multiple, errors)
+    return _described(fitted.document, known, stage_call_ns(known) or call_ns, multiple, errors)
 
 
 def _base(base: Profile, multiple: int | None, call_ns: float) -> Profile:
@@ -119,12 +131,13 @@ def _described(document: dict[str, Any], measurements: Sequence[Measurement], ca
     document["operating_points"] = {"default": dict.fromkeys(("clock_mhz", "supply_v", "active_mw", "idle_mw", "sleep_mw", "wake_us", "wake_uj"))}
     document["energy_scope"] = {"rail": "not measured: this machine offers no counter that may be read", "idle": "included"}
     model = document["cost_model"]
-    model["input"] = {first.data_type: {"per_call": significant(call_ns)}}
+    model["input"] = {first.data_type: {"per_call": significant(STAGE_CALLS * call_ns)}}
     if multiple is None:
         model.pop("channel_multiple", None)
     document["decision"] = {"ns": significant(STAGE_CALLS * call_ns)}
     document["notes"] = [
         f"Measured by `eesim measure` on this machine with {first.threads} thread(s), {first.clock} clock.",
+        "Networks are priced as they run in stages, with a call of the runtime for each segment and each head; in one piece they take less.",
         "A layer that was measured itself is priced as measured; others by the fit, whose error is that of whole networks left out of it.",
         "Energy was not measured and is unknown.",
     ]
@@ -138,8 +151,8 @@ def _described(document: dict[str, Any], measurements: Sequence[Measurement], ca
     for entry in sources:
         if entry["kind"] == "fitted":
             entry["error"] = {key: round(value, 4) for key, value in errors.items()}
-    measured = source("measured", f"the fixed cost of a call of {first.runtime}, {first.clock} clock; going on to the next exit makes two calls",
-                      ["cost_model.input.*", "decision.*"])  # fmt: skip
+    calls = f"two calls of {first.runtime}, one for a segment and one for a head: what exits took beyond their layers, {first.clock} clock"
+    measured = source("measured", calls, ["cost_model.input.*", "decision.*"])
     memory = source("measured", "the operating system of this machine", ["memory.*"])
     chosen = "the block of channels with the smallest error on networks left out of the fit"
     blocks = source("fitted", chosen, ["cost_model.channel_multiple"], errors)
