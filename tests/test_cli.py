@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 
 import builders
@@ -55,6 +56,46 @@ def one_line(done, *telling):
     assert len(lines) == 1 and lines[0].startswith("eesim: ") and "Traceback" not in done.stderr and not done.stdout, done.stderr
     for text in telling:
         assert str(text) in lines[0], lines[0]
+
+
+def stopped_in_compiled_code():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise SystemError("CPUDispatcher returned a result with an exception set") from error
+
+
+def stopped_in_a_callback():
+    class Callback:
+        def __del__(self):
+            raise KeyboardInterrupt  # which Python reports and drops
+
+    Callback()
+    time.sleep(20)
+
+
+@pytest.mark.parametrize("stopped", [stopped_in_compiled_code, stopped_in_a_callback])
+def test_an_interrupt_ends_the_program_wherever_it_falls(monkeypatch, stopped):
+    monkeypatch.setattr("eesim.cli.main.cli.main", lambda **_: stopped())
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    begun = time.monotonic()
+    done = eesim("bench", check=130)
+    assert done.stderr == "eesim: interrupted\n" and time.monotonic() - begun < 10
+
+
+def test_another_system_error_is_not_taken_for_an_interrupt(monkeypatch):
+    monkeypatch.setattr("eesim.cli.main.cli.main", lambda **_: exec("raise SystemError('bad')"))
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    with pytest.raises(SystemError, match="bad"):
+        eesim("bench")
+
+
+def test_what_a_mechanism_of_ones_own_raises_is_one_line(here):
+    (here / "mine.py").write_text(
+        "from eesim.mechanisms import ThresholdMechanism, Parameter\nclass Mine(ThresholdMechanism):\n"
+        "    parameters = (Parameter('threshold', 0.5, 0.0, 1.0),)\n    def score(self, view, values):\n        return view.no_such_thing\n"
+    )
+    one_line(eesim(*RUN, "-m", "./mine.py", cwd=here), "mine.py", "AttributeError", "no_such_thing")
 
 
 def every_command():

@@ -175,6 +175,52 @@ def test_runs_over_other_samples_are_not_paired(made, made_profile):
     assert differences(ours, theirs, "energy") == (None, None)
 
 
+def unit_free(ours, theirs):
+    """Accuracy and relative energy by the tables of requests, over those that both served."""
+    mine, other = ours.requests, theirs.requests
+    both = (mine.start_ns >= 0) & (other.start_ns >= 0) & (np.arange(len(mine)) >= ours.setting["warmup"])
+    mine, other = mine[both], other[both]
+    return mine.correct.mean() - other.correct.mean(), mine.energy_nj.sum() / other.energy_nj.sum() - 1, int(both.sum())
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters", "load"),
+    [
+        ("queue-aware", {"threshold": 0.9}, {"requests": 130, "arrivals": "poisson:900/s"}),
+        ("queue-aware", {"threshold": 0.9}, {"requests": 1234, "warmup": 77, "arrivals": "poisson:900/s"}),
+        ("anytime", {}, {"requests": 1300, "deadline": "2ms", "order": "shuffled"}),
+        ("temporal-patience", {"threshold": 0.3}, {"requests": 1300, "queue": 1, "arrivals": "poisson:2500/s"}),
+        ("max-softmax", {"threshold": 0.6}, {"requests": 1300, "queue": 0, "overflow": "reject", "arrivals": "poisson:2500/s", "warmup": 31}),
+        ("max-softmax", {"threshold": 0.6}, {"requests": 720, "warmup": 100}),
+        ("entropy", {"threshold": 0.3}, {"requests": 900, "order": "resampled", "replications": 3}),
+    ],
+)
+def test_rules_are_paired_request_by_request(made, made_profile, rule, parameters, load):
+    load = {"arrivals": "poisson:200/s", **load}
+    base = eesim.simulate(made, made_profile, "max-softmax", {"threshold": 0.8}, **load)
+    ours = eesim.simulate(made, made_profile, rule, parameters, **load)
+    accuracy, cost = differences(ours, base, "energy")
+    if load.get("replications"):
+        assert accuracy.value == pytest.approx(ours["accuracy"] - base["accuracy"], abs=1e-12), "all replications count"
+        return
+    expected = unit_free(ours, base)
+    assert (accuracy.value, cost.value) == pytest.approx(expected[:2], abs=1e-12)
+    if "queue" in load:
+        assert ours["dropped"] or base["dropped"]
+        assert 0 < expected[2] < 1300 - load.get("warmup", 0)
+    else:
+        assert accuracy.value == pytest.approx(ours["accuracy"] - base["accuracy"], abs=1e-12)
+    assert accuracy.low <= accuracy.value <= accuracy.high and cost.low <= cost.value <= cost.high
+
+
+def test_laps_over_the_same_samples_tell_no_more_than_one(made, made_profile):
+    pairs = {}
+    for requests in (500, 5000):
+        runs = [eesim.simulate(made, made_profile, "max-softmax", {"threshold": t}, arrivals="closed", requests=requests) for t in (0.6, 0.8)]
+        pairs[requests] = differences(*runs, "energy")
+    assert pairs[500] == pairs[5000]
+
+
 def test_what_a_mechanism_keeps_lies_in_memory(made, made_profile):
     plain = eesim.simulate(made, made_profile, "max-softmax", {"threshold": 0.8})["memory"]
     kept = eesim.simulate(made, made_profile, "temporal-patience", {"threshold": 0.3})["memory"]

@@ -11,7 +11,7 @@ import eesim
 from eesim.cost import MechanismCost, price_network
 from eesim.errors import BadInput
 from eesim.hardware.profile import load_profile
-from eesim.mechanisms import load_mechanism
+from eesim.mechanisms import _fitting, load_mechanism
 from eesim.mechanisms._eenet_fit import EDGE, applied, exit_distribution, inputs, scores_of, with_past
 from eesim.mechanisms._eenet_fit import fit as fit_eenet
 from eesim.mechanisms._fitting import folds
@@ -148,6 +148,39 @@ def test_budgeted_candidates_and_costs(view):
     assert rule.bars(rule.settle({}, unlabelled), unlabelled).size == 3, "shares need no labels"
     with pytest.raises(BadInput, match="no labels"):
         rule.bars(rule.settle({"recipe": "accuracy"}, unlabelled), unlabelled)
+
+
+def foreign(path, **arrays):
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: foreign(path, other=np.zeros(3)),
+        lambda path: foreign(path),
+        lambda path: foreign(path, **{key: np.zeros((1, 1)) for key in np.load(path).files}),
+        lambda path: np.save(open(path, "wb"), np.zeros(3)),  # noqa: SIM115
+        lambda path: path.write_bytes(path.read_bytes()[:70]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\x09")),
+    ],
+)
+def test_a_file_that_is_no_such_model_counts_as_absent(name, spoil, monkeypatch, tmp_path):
+    monkeypatch.setenv("EESIM_CACHE", str(tmp_path))
+    rule, found = load_mechanism(name), []
+    for _ in range(2):
+        for memory in ("_remembered", "_from_disk", "_distrusted"):
+            monkeypatch.setattr(f"eesim.mechanisms._fitting.{memory}", type(getattr(_fitting, memory))())
+        view = builders.view(samples=200, exits=3, calibration=100)
+        found.append(rule.decide(view, rule.settle({}, view)))
+        files = list(tmp_path.glob("*.npz"))
+        assert files
+        for path in files:
+            spoil(path)
+    assert_array_equal(found[0].exit, found[1].exit)
+    assert_array_equal(found[0].prediction, found[1].prediction)
 
 
 # losses and how they are minimised

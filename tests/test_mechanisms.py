@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 from eesim.errors import BadInput
 from eesim.mechanisms import STOP, Mechanism, Parameter, load_mechanism, mechanism_names
 from eesim.mechanisms._asking import carried_state, decide_in_order, observations, step_of
+from eesim.mechanisms.describe import describe
 from eesim.trace import TraceView
 
 
@@ -160,6 +161,9 @@ def test_disabled_exits_are_never_asked_and_their_thresholds_ignored():
         ("dart", {"adaptive": "temporal", "eta": 0.1}, "no effect with adaptive=temporal"),
         ("dart", {"adaptive": "ucb1", "label_delay": 10}, "labels=late"),
         ("budgeted", {"target": 0.9}, "recipe=accuracy"),
+        ("budgeted", {"recipe": "accuracy", "q": 0.5}, "recipe=budget"),
+        ("calm", {"decay": "none", "tau": 2}, "decay=free or decay=paper"),
+        ("risk-control", {"selector": "crc", "confidence": 0.99}, "selector=ltt or"),
         ("static", {"threshold": 0.5}, "has no parameters"),
         ("constant", {"answer": 4}, "0 to 3"),
     ],
@@ -169,6 +173,20 @@ def test_bad_parameters_are_one_line(name, given, telling):
     with pytest.raises(BadInput) as caught:
         load_mechanism(name).check(given, view)
     assert telling in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "left_out"),
+    [("budgeted", {"recipe": "accuracy"}, "q"), ("calm", {"decay": "none"}, "tau"), ("risk-control", {"selector": "naive"}, "confidence")],
+)
+def test_defaults_without_effect_are_left_out(name, given, left_out):
+    view, rule = builders.view(samples=400, exits=4, calibration=200), load_mechanism(name)
+    assert left_out in rule.settle({}, view)
+    values = rule.settle(given, view)
+    assert left_out not in values and rule.settle(values, view) == values
+    told = {parameter["name"]: parameter["help"] for parameter in describe(rule)["parameters"]}
+    assert f"(only with {next(iter(given))}=" in told[left_out]
+    rule.decide(view, values)
 
 
 OWN = '''

@@ -110,17 +110,44 @@ MISTAKES = {
     "raises": ("raise SystemExit(0)", "SystemExit while reading it"),
     "syntax": ("def", "SyntaxError"),
     "answers beyond": (TWO_LOOKS.format(more="").replace("return STOP", "answer[1] = 50\n                return STOP"), r"answer\[1\] to 50"),
+    "answers with an exit to come": (
+        TWO_LOOKS.format(more="").replace("return STOP", "answer[1] = exit + 1\n                return exit + 1"),
+        "an exit that was not evaluated when the answer left",
+    ),
+    "unknown state": (TWO_LOOKS.format(more="state = 'steam'"), "unknown state 'steam'; legal is none, within, stream, global"),
+    "less than no memory": (TWO_LOOKS.format(more="state = 'stream'\n    memory = lambda self, view, values: -3"), "memory returned -3; legal is"),
+    "memory without a state": (TWO_LOOKS.format(more="memory = lambda self, view, values: 2"), "its state is 'none'.*'stream' or 'global'"),
+    "past the end of scratch": (TWO_LOOKS.format(more="").replace("scratch[0]", "scratch[5]"), r"wrong.py: .*IndexError in its step.*scratch holds 1"),
+    "past the end of observed": (TWO_LOOKS.format(more="").replace("observed[exit, 0]", "observed[exit + 7, 0]"), "IndexError in its step"),
+    "observe raises": (TWO_LOOKS.format(more="def observe(self, view, values):\n        return 1 / 0"), r"wrong.py: .*ZeroDivisionError in its observe"),
+    "a bundled name": (TWO_LOOKS.format(more="name = 'max-softmax'"), "'max-softmax' is the name of a bundled mechanism"),
+    "says nothing": (TWO_LOOKS.format(more="").replace("return exit + 1", "pass").replace("return STOP", "pass"), "wrong"),
     "stands still": (TWO_LOOKS.format(more="").replace("return exit + 1", "return max(exit, 0)"), "has evaluated already"),
     "cannot be compiled": (TWO_LOOKS.format(more="").replace("return exit + 1", "return open('x')"), "cannot be compiled"),
 }
 
 
+@pytest.mark.parametrize("engine", ["auto", "calendar", "simpy"])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_one_line(tmp_path, made_workload, made_profile, mistake):
+def test_mistakes_are_one_line(tmp_path, made_workload, made_profile, mistake, engine):
     text, telling = MISTAKES[mistake]
+    if engine == "simpy":  # which runs the step as it is
+        telling = {"cannot be compiled": "wrong.py: .*FileNotFoundError in its step"}.get(mistake, telling)
+        telling = "IndexError in its step" if telling.endswith("scratch holds 1") else telling
     with pytest.raises(BadInput, match=telling) as caught:
-        eesim.simulate(made_workload, made_profile, own(tmp_path, text, "wrong.py"), arrivals="poisson:50/s")
+        eesim.simulate(made_workload, made_profile, own(tmp_path, text, "wrong.py"), arrivals="poisson:50/s", engine=engine)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("mistake", ["answers with an exit to come", "memory without a state", "past the end of observed", "unknown state"])
+def test_mistakes_of_rules_asked_in_time_are_one_line_too(tmp_path, made_workload, made_profile, mistake):
+    text, telling = MISTAKES[mistake]
+    live = own(tmp_path, text.replace("scratch = 1", "scratch = 1\n    live = True"), "wrong.py")
+    for engine in ("auto", "simpy"):
+        with pytest.raises(BadInput, match=telling):
+            eesim.simulate(made_workload, made_profile, live, arrivals="poisson:50/s", engine=engine)
+    with pytest.raises(BadInput, match=telling):  # in lanes
+        eesim.compare(made_workload, [made_profile], [own(tmp_path, text, "wrong.py")], accuracy_drop="5%")
 
 
 def test_a_file_that_is_no_python_is_refused(tmp_path, made_workload, made_profile):

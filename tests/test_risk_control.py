@@ -213,6 +213,38 @@ def test_candidates_are_risk_levels():
         rule.decide(alone, rule.settle({}, alone))
 
 
+@pytest.mark.parametrize("name", ["risk-control", "calm"])
+def test_a_last_exit_that_breaks_the_promise_is_refused(name):
+    view, rule = builders.view(samples=1200, exits=4, calibration=600), load_mechanism(name)
+
+    def decided(**values):
+        return rule.decide(view, rule.settle(values, view, lambda: view.calibration))
+
+    for values in ({"risk": 0.01, "max_exit": 0}, {"risk": 0.0, "max_exit": 2}):
+        with pytest.raises(BadInput, match="max_exit: no threshold holds a risk of") as caught:
+            decided(**values)
+        assert "\n" not in str(caught.value)
+    assert decided(risk=0.01, max_exit=3).exit.max() == 3 and decided(risk=0.0).exit.min() == 3, "the full network answers"
+    risky = float((view.calibration.answers[:, 0] != view.calibration.answers[:, -1]).mean()) + 0.1
+    assert decided(risk=risky, max_exit=0).exit.max() == 0, "what is certified is not refused"
+    restricted = view.restricted((0, 3))
+    with pytest.raises(BadInput, match="where exit 2 answers at the latest"):
+        rule.decide(restricted, rule.settle({"risk": 0.0, "max_exit": 2}, restricted, lambda: restricted.calibration))
+    found = rule.candidates(view.calibration, 50, {"max_exit": 1})
+    assert found
+    for values in found:
+        rule.decide(view.calibration, rule.settle({**values, "max_exit": 1}, view.calibration))
+
+
+def test_a_lambda_that_is_given_stands_without_a_risk():
+    view, rule = builders.view(samples=1200, exits=4, calibration=600), load_mechanism("calm")
+    assert not {"risk", "confidence"} & set(rule.settle({"threshold": 0.4}, view))
+    chosen = rule.settle({"risk": 0.1}, view)
+    assert chosen["risk"] == 0.1 and rule.settle(chosen, view) == chosen
+    with pytest.raises(BadInput, match="risk has no effect with a threshold"):
+        rule.settle({"threshold": 0.4, "risk": 0.1}, view)
+
+
 def stream_view(lengths, exits=3):
     """One stream after the other; exit 0 has margin and max-softmax of a two-class softmax (.95, .05)."""
     samples = sum(lengths)

@@ -167,6 +167,20 @@ def test_patience_of_the_reference_example():
     assert decided("temporal-patience", view, threshold=0.2, evaluate="all")[0] == [{0, 1, 2}, {0, 1}, {0, 1, 2}]
 
 
+def test_all_heads_are_compared_with_what_they_answered_even_at_a_tie():
+    """(.5,.5) answers the first class, (.45,.55) the second: the first exit, before the chosen one, ends the scene."""
+    view = view_of([[(0.5, 0.5), (0.45, 0.55)], [(0.2, 0.8), (0.25, 0.75)], [(0.1, 0.9)] * 2])
+    assert decided("temporal-patience", view, threshold=0.2, evaluate="all")[0] == [{0, 1, 2}] * 2
+    assert decided("temporal-patience", view, threshold=0.2)[0] == [{0, 1, 2}, {1}]
+    logits, label = scene_arrays(samples=600)
+    tied = TraceView.of_arrays(np.round(logits.astype(float) / 2).astype(np.float16), label)
+    ranked = np.sort(tied.probabilities[:, :-1], axis=2)
+    assert (ranked[:, :, -1] == ranked[:, :, -2]).mean() > 0.1
+    for reference in ("scene", "previous"):
+        values = {"threshold": 0.6, "evaluate": "all", "reference": reference}
+        assert decided("temporal-patience", tied, **values) == temporal_patience(tied, **values)
+
+
 def test_a_vote_needs_a_majority_and_ties_go_to_the_last_exit():
     answers = np.array([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 2], [0, 0, 2, 2], [1, 2, 0, 0], [0, 1, 2, 3]])
     assert majority(answers.astype(np.int32), 4).tolist() == [1, 0, 0, 2, 0, 3]
@@ -277,6 +291,7 @@ def test_memory_is_what_the_references_take():
     view = scenes(exits=4, classes=3)
     assert load_mechanism("difference-detection").memory(view, {}) == 3 + 2
     assert load_mechanism("temporal-patience").memory(view, {}) == 4 * 3 + 4
+    assert load_mechanism("temporal-patience").memory(view, {"evaluate": "all"}) == 4 * 3 + 4 + 4, "and what each reference answered"
 
 
 @pytest.mark.parametrize("name", NAMES)

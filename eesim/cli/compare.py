@@ -70,6 +70,8 @@ def compare(workload, profiles, mechanisms, exits, out, form, per_exit, shared, 
             summaries.append({**summary, "mechanism": item.asked, "runs_as": summary["mechanism"], **item.record()})
             said = [warning for warning in item.result.warnings if "is a bound" not in warning]  # every table holds the bounds
             warnings |= dict.fromkeys(f"{summary['profile']}: {warning}" for warning in said)
+    if any(row["dropped"] for row in rows):
+        warnings["requests are dropped: differences are over those that both rules served, so they may not be those of the accuracies shown"] = None
     for warning in (*warnings, *unbalanced(rows)):
         log(f"warning: {warning}")
     if out is not None:

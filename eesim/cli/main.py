@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+import traceback
 
 import click
 
@@ -64,6 +67,7 @@ def main() -> None:
     """Entry point. Exit status 0 done, 1 a constraint cannot be met, 2 bad input (one line on stderr), 130 interrupted."""
     if sys.stdout is None:  # closed by whoever started this
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    _interruptible()
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -77,7 +81,7 @@ def main() -> None:
     except EesimError as error:
         status = _complain(str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        status = _complain("interrupted" + ("; finished parts are kept, the same command continues it" if _continues(sys.argv[1:]) else ""), 130)
+        status = _interrupted()
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
@@ -86,7 +90,49 @@ def main() -> None:
         status = _complain(f"{error.filename or 'the output'} cannot be written: {error.strerror or error}", 2)
     except MemoryError:
         status = _complain("not enough memory; ask for fewer requests or points", 2)
+    except Exception as error:
+        if _was_interrupt(error):
+            status = _interrupted()
+        elif (file := _user_file(error)) is not None:
+            status = _complain(f"{file}: {type(error).__name__}: {error}", 2)
+        else:
+            raise
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _interruptible() -> None:
+    """Ctrl-C must end the program even where it falls into a callback from compiled code, which can only report and drop it: send it again."""
+    report = sys.unraisablehook
+
+    def unraisable(dropped) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            again = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])  # by then the callback has returned
+            again.daemon = True
+            again.start()
+        else:
+            report(dropped)
+
+    sys.unraisablehook = unraisable
+
+
+def _interrupted() -> int:
+    return _complain("interrupted" + ("; finished parts are kept, the same command continues it" if _continues(sys.argv[1:]) else ""), 130)
+
+
+def _was_interrupt(error: BaseException | None) -> bool:
+    """Whether it is what compiled code makes of a Ctrl-C: a SystemError that came from the interrupt."""
+    if isinstance(error, SystemError):
+        while error is not None and not isinstance(error, KeyboardInterrupt):
+            error = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _user_file(error: BaseException) -> str | None:
+    """The file of a user's mechanism in which an exception arose."""
+    from eesim.mechanisms.registry import USER_MODULE
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if str(frame.f_globals.get("__name__")).startswith(USER_MODULE)]
+    return frames[-1].f_code.co_filename if frames else None
 
 
 def _continues(arguments: list[str]) -> bool:

@@ -16,7 +16,7 @@ from numba.core.errors import NumbaError
 from eesim.engine.order import ARRIVAL, COMPLETION, PRIORITY_SHIFT
 from eesim.engine.scenario import Scenario, Timeline
 from eesim.jit import fingerprint, jittable
-from eesim.mechanisms._asking import AGAIN, assemble, cannot_compile, carried_state, observations, refuse_again, step_of
+from eesim.mechanisms._asking import AGAIN, assemble, cannot_compile, carried_state, observations, refuse_again, rehearse, step_of
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SITUATION_SIZE, SLACK_NS, STOP
 
 _ARRIVAL_BITS = ARRIVAL << PRIORITY_SHIFT
@@ -247,9 +247,10 @@ def calendar(scenario: Scenario) -> Timeline:
     mechanism, view = scenario.mechanism, scenario.view
     streams, memory = carried_state(mechanism, view, scenario.values)
     scratches = np.zeros((scenario.servers, max(mechanism.scratch, 1)))
+    observed, parameters = observations(mechanism, view, scenario.values), mechanism.pack(scenario.values, view)
+    rehearse(mechanism, observed, streams, memory, parameters)
     asked = (
-        observations(mechanism, view, scenario.values), scenario.rows.astype(np.int64), streams, memory, scratches,
-        mechanism.pack(scenario.values, view), cost.segment_ns, cost.head_ns, cost.decision_ns,
+        observed, scenario.rows.astype(np.int64), streams, memory, scratches, parameters, cost.segment_ns, cost.head_ns, cost.decision_ns,
     )  # fmt: skip
     chosen = tuple(np.zeros(requests, np.int64) for _ in range(4))
     try:

@@ -14,7 +14,7 @@ import simpy
 from eesim.engine.calendar import asked_timeline
 from eesim.engine.order import ARRIVAL, COMPLETION
 from eesim.engine.scenario import Scenario, Timeline
-from eesim.mechanisms._asking import AGAIN, carried_state, observations, refuse_again, step_of
+from eesim.mechanisms._asking import AGAIN, blamed, carried_state, observations, refuse_again, step_of
 from eesim.mechanisms.base import NEXT_NS, QUEUE, SITUATION_SIZE, SLACK_NS
 
 
@@ -116,7 +116,7 @@ class _Model:
         situation = np.array([0.0, np.inf, np.inf])
         visits, left, exit = [], None, -1
         while exit != scenario.view.exits - 1 or scenario.carries_state:
-            following = int(self.step(exit, self.observed[row], scratch, self.memory[self.streams[row]], self.parameters, situation, answer))
+            following = self.following(exit, row, scratch, self.memory[self.streams[row]], situation, answer)
             if exit >= 0 and answer[1] >= 0 and left is None:
                 left = len(visits)
             if following < 0 or (exit == scenario.view.exits - 1 and following >= exit):
@@ -143,7 +143,7 @@ class _Model:
             deadline = scenario.deadline_ns
             situation[SLACK_NS] = np.inf if deadline < 0 else self.arrival[request] + deadline - self.env.now
             situation[NEXT_NS] = self.duration([exit] if exit >= 0 else [], exit + 1, first=exit < 0)
-            following = int(self.step(exit, self.observed[row], scratch, self.memory[0], self.parameters, situation, answer))
+            following = self.following(exit, row, scratch, self.memory[0], situation, answer)
             if exit >= 0 and answer[1] >= 0 and left is None:
                 left, self.response[request] = len(visits), self.env.now
             if following < 0:
@@ -157,6 +157,11 @@ class _Model:
         if left is None:
             left, self.response[request] = len(visits), self.env.now
         self.note(request, visits, left, exit, answer)
+
+    def following(self, exit: int, row: int, scratch: np.ndarray, memory: np.ndarray, situation: np.ndarray, answer: np.ndarray) -> int:
+        """What the step says in plain Python."""
+        with blamed(self.scenario.mechanism, "step"):
+            return int(self.step(exit, self.observed[row], scratch, memory, self.parameters, situation, answer))
 
     def refuse_again(self, head: int, visits: list[int]) -> None:
         """A head is evaluated once."""

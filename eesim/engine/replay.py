@@ -19,7 +19,7 @@ from numba import njit
 from eesim.engine.lanes import waits
 from eesim.engine.planes import tally
 from eesim.jit import fingerprint, jittable
-from eesim.mechanisms._asking import AGAIN, carried_state, compiled, observations, refuse_again, working_room
+from eesim.mechanisms._asking import AGAIN, carried_state, compiled, observations, refuse_again, rehearse, working_room
 from eesim.mechanisms._deciding import decide
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Mechanism, Path, Values, paths_by_exit
@@ -135,6 +135,7 @@ def lanes_tally(
     observed = observations(mechanism, view, settings[0])
     streams, memory = carried_state(mechanism, view, settings[0])
     packed = np.stack([mechanism.pack(values, view) for values in settings])
+    rehearse(mechanism, observed, streams, memory, packed[0])
     full, labels = np.ascontiguousarray(view.answers[:, -1]), view.label
     remembers = mechanism.state in ("stream", "global")
     timed = service_ns is not None

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eesim.bundled import profile_names
+from eesim.engine.chooser import KEPT_REQUESTS
+from eesim.engine.outcome import Outcome
 from eesim.errors import BadInput
 from eesim.explore.space import named
 from eesim.hardware import load_profile
@@ -130,7 +132,8 @@ def compare(
     `thresholds` is 'shared' or 'per exit', `calibration_cost_shared` and `…_per_exit` what either cost in calibration,
     `tuned_…` what tuning was asked for and saw. `lost` is how far `metric` lies below static, `over_drop` whether that is more
     than the drop. `ece`, `daes`; `versus` names the baseline, and the columns `accuracy_difference_…` and `cost_difference_…`
-    (relative, in the objective) hold the differences to it with 95 % intervals `_low` and `_high`.
+    (relative, in the objective) hold the differences to it with 95 % intervals `_low` and `_high`. Differences are over the
+    requests that both served: where none are dropped, they are those of the accuracies beside them.
     """
     import pandas as pd
 
@@ -283,18 +286,51 @@ def best_baseline(results: Sequence[tuple[str, Result]], objective: str) -> tupl
 
 
 def differences(ours: Result, theirs: Result, objective: str) -> tuple[Difference | None, Difference | None]:
-    """Accuracy (absolute) and cost (relative) of one result against another, paired by sample; None where they served different samples."""
-    mine, other = (result.outcomes[0] for result in (ours, theirs))
-    if len(mine.decided) != len(other.decided) or not np.array_equal(mine.decided.verdicts.sample_id, other.decided.verdicts.sample_id):
-        return None, None
-    served = (mine.weights > 0) & (other.weights > 0)
+    """Accuracy (absolute) and cost (relative) of one result against another, paired by request over all replications.
+
+    Each counts the requests that both served after the warm-up. None where request i was not the same sample in both, where no
+    label is known, and where the profile gives no such cost.
+    """
+    rows, weights, right, costs = [], [], ([], []), ([], [])
+    for pair in zip(ours.outcomes, theirs.outcomes, strict=True):
+        if pair[0].scenario.requests != pair[1].scenario.requests:
+            return None, None
+        scenario, lengths = pair[0].scenario, {len(outcome.decided) for outcome in pair}
+        places = scenario.requests if len(lengths) > 1 else lengths.pop()  # rules asked in time decide about every request
+        ids = [np.resize(outcome.decided.verdicts.sample_id, places) for outcome in pair]
+        if not np.array_equal(*ids):
+            return None, None
+        count = _both_served(*pair, places)
+        met = count > 0
+        rows.append(np.resize(scenario.rows, places)[met])
+        weights.append(count[met])
+        for side, outcome in enumerate(pair):
+            said = outcome.decided.verdicts.correct
+            right[side].append(np.resize(np.where(said < 0, np.nan, said), places)[met])
+            cost = _per_sample(outcome.decided, objective)
+            costs[side].append(np.full(int(met.sum()), np.nan) if cost is None else np.resize(cost, places)[met].astype(float))
+    row, weight = np.concatenate(rows), np.concatenate(weights)
+    view = ours.outcomes[0].scenario.view
+    met, unit = np.bincount(row, minlength=len(view)) > 0, np.zeros(len(view), np.int64)
+    unit[met] = units(view.streams[0][met])  # of samples, so that one that is met again is drawn with itself
+    unit = unit[row]
+    accuracy, cost = ([np.concatenate(side) for side in both] for both in (right, costs))
+    return difference(*accuracy, unit, weight), difference(*cost, unit, weight, relative=True)
+
+
+def _both_served(mine: Outcome, other: Outcome, places: int) -> np.ndarray:
+    """How many counted requests both runs served at each of `places` places, int64; request i is at place i mod `places`."""
     scenario = mine.scenario
-    rows = np.resize(scenario.rows, len(mine.decided)) if len(mine.decided) != len(scenario.rows) else scenario.rows
-    unit = units(scenario.view.streams[0][rows][served])
-    right = [np.where(outcome.decided.verdicts.correct < 0, np.nan, outcome.decided.verdicts.correct)[served] for outcome in (mine, other)]
-    costs = [_per_sample(outcome.decided, objective) for outcome in (mine, other)]
-    known = all(cost is not None for cost in costs)
-    return difference(*right, unit), difference(*(cost[served].astype(float) for cost in costs), unit, relative=True) if known else None
+    if places < scenario.requests and (scenario.requests > KEPT_REQUESTS or mine.dropped == other.dropped == 0):
+        return np.minimum(mine.weights, other.weights)  # exact unless requests are dropped: runs too long to keep tell no more
+    counted = np.ones(scenario.requests, bool)
+    counted[: scenario.warmup] = False
+    for outcome in (mine, other):
+        if len(outcome.decided) == scenario.requests:
+            counted &= outcome.weights > 0
+        elif outcome.dropped:
+            counted &= outcome.timeline.start >= 0
+    return np.bincount(np.flatnonzero(counted) % places, minlength=places)
 
 
 def _per_sample(decided: Any, objective: str) -> np.ndarray | None:
@@ -337,8 +373,9 @@ def _lost(result: Result, static: Result, metric: str) -> float | None:
 
 def _drawn(scenario: Any) -> str:
     """What the paired bootstrap draws again, see `eesim.measures.paired`."""
-    streams = np.unique(scenario.view.streams[0]).size
-    return f"{streams} streams" if streams >= ENOUGH_STREAMS else f"{min(RUNS, len(scenario.view))} runs of neighbouring samples"
+    met = np.unique(scenario.rows[scenario.warmup : scenario.requests] if scenario.requests < scenario.places else scenario.rows)
+    streams = np.unique(scenario.view.streams[0][met]).size
+    return f"{streams} streams" if streams >= ENOUGH_STREAMS else f"{min(RUNS, met.size)} runs of neighbouring samples"
 
 
 def _record(item: Difference | None) -> dict[str, float | None]:

@@ -49,6 +49,10 @@ LIMITS = {
 """What is aimed at: medians and means at most, shares within 10 % at least."""
 
 
+SERVING_LIMITS = {"p50_ms": 0.05, "p95_ms": 0.10, "p99_ms": 0.15, "utilization": 0.05}
+"""Relative differences of a simulated from a real queue that are aimed at."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Errors of one quantity of one profile at one operating point or data type; `alone`: of a fit to that board alone, where that is compared."""

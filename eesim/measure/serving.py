@@ -8,7 +8,6 @@ thread is needed that would disturb the first.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +20,23 @@ from eesim.arrivals import parse_arrivals
 from eesim.errors import BadInput
 from eesim.measure.machine import Machine, pinned, this_machine
 from eesim.measure.measuring import find_onnx
-from eesim.measure.staged import Sample, StagedNetwork, StageTimes, go_through, service_times, stage_times, times_of, together
+from eesim.measure.staged import (
+    SPIN_NS,
+    Sample,
+    StagedNetwork,
+    StageTimes,
+    go_through,
+    service_times,
+    stage_times,
+    times_of,
+    together,
+    wait_until,
+)
 from eesim.measure.timing import OUTLIER, clock_of, switches, undisturbed
 from eesim.seeds import Seeds
 from eesim.units import INT64_MAX
 from eesim.workload import Workload, load_workload
 
-SPIN_NS = 200_000
-"""The last so many ns before an arrival are spun, for sleeping wakes up late; what is longer is slept."""
 LEAD_NS = 5_000_000
 FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "utilization")
 
@@ -82,7 +90,7 @@ def serve(
     if forced.shape != arrivals.shape or (exits is not None and not ((forced >= 0) & (forced < network.exits)).all()):
         raise BadInput(f"must be one exit of 0 to {network.exits - 1} for each of the {arrivals.size} requests", field="exits")
     samples = [network.example()] if samples is None else samples
-    count, ask, sleep = arrivals.size, clock_of(clock), time.sleep
+    count, ask = arrivals.size, clock_of(clock)
     spin_ns = spin_ns if clock == "wall" else INT64_MAX
     stamps = np.zeros((count, network.exits, 3), np.int64)
     start, finish, left, said = (np.zeros(count, np.int64) for _ in range(4))
@@ -93,14 +101,7 @@ def serve(
         lost = switches()
         origin = ask() + LEAD_NS
         for index in range(count):
-            due = origin + plan[index]
-            now = ask()
-            if due - now > spin_ns:
-                sleep((due - now - spin_ns) * 1e-9)
-                now = ask()
-            while now < due:
-                now = ask()
-            start[index] = now
+            start[index] = wait_until(origin + plan[index], ask, spin_ns)
             left[index], said[index] = go_through(network, samples[index % number], bars, wanted[index], stamps[index], ask)
             finish[index] = ask()
         lost = switches() - lost
@@ -190,7 +191,8 @@ def serving_versus_simulation(
 
     inputs, labels : arrays [N, …] by name and labels [N], rows as in ``workload.view('test')`` (see `eesim.measure.recorded`). Without
         them inputs are made up, and each request leaves where the simulation says.
-    load : offered load, the arrival rate times the mean service time according to the measured stages
+    load : offered load, the arrival rate times the mean service time of stages that never rest; the stages that the simulation uses
+        are timed with the mean gap of that load before each
     requests, runs : of each run; how many, with other arrivals each
     threshold : of max-softmax, for all exits or one for each but the last
     predicted : further simulations, name -> (segment_ns [E], head_ns [E], decision_ns [E] or number), such as those of a profile:
@@ -225,9 +227,11 @@ def serving_versus_simulation(
         if values.shape != (network.exits,):
             raise BadInput(f"'{name}' gives times of {values.size} exits, the network has {network.exits}", field="predicted")
     with pinned(1) as cores:
-        isolated = lambda: stage_times(network, order, repeats=-(-repeats // 2), clock=clock)  # noqa: E731
+        hot = stage_times(network, order, repeats=-(-repeats // 2), clock=clock)
+        busy = float(hot.service_ns()[exits].mean())
+        rate, gap = load * 1e9 / busy, int(busy / load * max(1 - load, 0.0))
+        isolated = lambda: stage_times(network, order, repeats=-(-repeats // 2), clock=clock, gap_ns=gap, spin_ns=spin_ns)  # noqa: E731
         measured = [isolated()]
-        rate = load * 1e9 / float(measured[0].service_ns()[exits].mean())
         found = []
         for run in range(runs):
             arrivals = parse_arrivals(f"poisson:{rate:.9g}/s", None).times(Seeds(seed, run), requests)

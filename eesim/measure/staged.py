@@ -17,8 +17,11 @@ import numpy as np
 from eesim.errors import BadInput
 from eesim.measure.onnx_model import part_of, prepare, session, tensor_owners
 from eesim.measure.timing import clock_of, undisturbed
+from eesim.units import INT64_MAX
 
 Sample = Mapping[str, np.ndarray]
+SPIN_NS = 200_000
+"""The last so many ns before a due time are spun, for sleeping wakes up late; what is longer is slept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,12 +208,22 @@ def go_through(
 
 
 def stage_times(
-    network: StagedNetwork, samples: Sequence[Sample] | None = None, *, repeats: int = 300, warmup: int = 30, clock: str = "wall"
+    network: StagedNetwork,
+    samples: Sequence[Sample] | None = None,
+    *,
+    repeats: int = 300,
+    warmup: int = 30,
+    clock: str = "wall",
+    gap_ns: int = 0,
+    spin_ns: int = SPIN_NS,
 ) -> StageTimes:
     """Run samples one after the other through all stages, never stopping, and time each part; the first `warmup` are not kept.
 
     samples : met in order and repeated; by default one that is made up
     clock : 'wall' or 'own', see `eesim.measure.timing.CLOCKS`
+    gap_ns : pause before each repeat, as a server waits for its next request: caches and clock rates are then those of a server that
+        has waited, not of one that never rests
+    spin_ns : as in `eesim.measure.serving.serve`
 
     Not pinned: see `eesim.measure.machine.pinned`.
     """
@@ -223,10 +236,23 @@ def stage_times(
     bars = [np.inf] * exits
     with undisturbed():
         for index in range(count):
+            if gap_ns:
+                wait_until(ask() + gap_ns, ask, spin_ns if clock == "wall" else INT64_MAX)
             whole[index, 0] = ask()
             go_through(network, samples[index % len(samples)], bars, -1, stamps[index], ask)
             whole[index, 1] = ask()
     return times_of(whole[:, 0], whole[:, 1], stamps)[warmup:]
+
+
+def wait_until(due: int, ask: Callable[[], int], spin_ns: int) -> int:
+    """Sleep, and spin the last `spin_ns`, until the clock `ask` shows at least `due`; returns what it then shows."""
+    now = ask()
+    if due - now > spin_ns:
+        time.sleep((due - now - spin_ns) * 1e-9)
+        now = ask()
+    while now < due:
+        now = ask()
+    return now
 
 
 def times_of(start: np.ndarray, finish: np.ndarray, stamps: np.ndarray) -> StageTimes:

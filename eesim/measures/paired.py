@@ -45,9 +45,12 @@ def draws(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), DRAWS)
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray, unit: np.ndarray, *, relative: bool = False, seed: int = 0) -> Difference | None:
+def difference(
+    ours: np.ndarray, theirs: np.ndarray, unit: np.ndarray, weight: np.ndarray | None = None, *, relative: bool = False, seed: int = 0
+) -> Difference | None:
     """Mean of `ours` minus mean of `theirs`, float [N] each, NaN where not known; `relative`: divided by the mean of theirs.
 
+    unit [N] names what is drawn again together, weight [N] says how often each counts, by default once.
     None where nothing is known of both, or where there is nothing to divide by.
     """
     known = ~(np.isnan(ours) | np.isnan(theirs))
@@ -55,7 +58,8 @@ def difference(ours: np.ndarray, theirs: np.ndarray, unit: np.ndarray, *, relati
         return None
     _, codes = np.unique(unit[known], return_inverse=True)
     count = int(codes.max()) + 1
-    sums = [np.bincount(codes, values, count) for values in (ours[known], theirs[known], np.ones(int(known.sum())))]
+    often = np.ones(int(known.sum())) if weight is None else weight[known].astype(float)
+    sums = [np.bincount(codes, values * often, count) for values in (ours[known], theirs[known], np.ones(often.size))]
     again = draws(count, seed)
     mine, other, size = (again @ total for total in sums)
     base = other if relative else size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -12,6 +14,7 @@ from numba.core.errors import NumbaError
 from eesim.errors import BadInput
 from eesim.jit import fingerprint, jittable
 from eesim.mechanisms.base import STOP, Decisions, Mechanism, Path, Values
+from eesim.mechanisms.registry import USER_MODULE
 from eesim.trace.view import TraceView
 
 MOST_EXITS = 62
@@ -95,8 +98,9 @@ def decide_in_order(mechanism: Mechanism, view: TraceView, values: Values) -> De
     observed = observations(mechanism, view, values)
     streams, memory = carried_state(mechanism, view, values)
     written = tuple(np.zeros(samples, np.int64) for _ in range(4))
-    room, remembers = working_room(mechanism), mechanism.state in ("stream", "global")
-    compiled(decider, mechanism)(observed, streams, memory, room, mechanism.pack(values, view), remembers, written)
+    room, remembers, parameters = working_room(mechanism), mechanism.state in ("stream", "global"), mechanism.pack(values, view)
+    rehearse(mechanism, observed, streams, memory, parameters)
+    compiled(decider, mechanism)(observed, streams, memory, room, parameters, remembers, written)
     refuse_again(mechanism, written[0])
     return assemble(view, *written)
 
@@ -105,15 +109,18 @@ def assemble(
     view: TraceView, visited: np.ndarray, answered: np.ndarray, exit: np.ndarray, label: np.ndarray, rows: np.ndarray | None = None
 ) -> Decisions:
     """Decisions from what a compiled loop wrote for each sample; `rows` says which row of the view each sample is."""
+    for name, values, limit in (("answer[1]", exit, view.exits), ("answer[0]", label, view.classes)):
+        odd = values[(values >= limit) | (values < -1)]
+        if odd.size:
+            raise BadInput(f"the mechanism's step set {name} to {odd[0]}; legal is -1 to {limit - 1}")
+    unseen = (exit >= 0) & (answered >> np.maximum(exit, 0) & 1 == 0)
+    if unseen.any():
+        raise BadInput(f"the mechanism's step set answer[1] to {exit[unseen][0]}, an exit that was not evaluated when the answer left")
     if view.exits <= 31:  # both masks in one number: sorting numbers is far cheaper than sorting pairs
         codes, path = np.unique(visited | answered << 31, return_inverse=True)
         keys = np.stack([codes & (2**31 - 1), codes >> 31])
     else:
         keys, path = np.unique(np.stack([visited, answered]), axis=1, return_inverse=True)
-    for name, values, limit in (("answer[1]", exit, view.exits), ("answer[0]", label, view.classes)):
-        odd = values[(values >= limit) | (values < -1)]
-        if odd.size:
-            raise BadInput(f"the mechanism's step set {name} to {odd[0]}; legal is -1 to {limit - 1}")
     answers = view.answers if rows is None else view.answers[rows]
     own = np.take_along_axis(answers, np.maximum(exit, 0)[:, None], axis=1)[:, 0]
     prediction = np.where(label >= 0, label, np.where(exit >= 0, own, -1)).astype(np.int32)
@@ -123,7 +130,8 @@ def assemble(
 
 def observations(mechanism: Mechanism, view: TraceView, values: Values) -> np.ndarray:
     """What the mechanism observes, as contiguous float64 [N, E, D]."""
-    observed = np.asarray(mechanism.observe(view, values), np.float64)
+    with blamed(mechanism, "observe"):
+        observed = np.asarray(mechanism.observe(view, values), np.float64)
     if observed.shape[:2] != (len(view), view.exits) or observed.ndim not in (2, 3):
         raise BadInput(
             f"mechanism '{mechanism.name}': observe returned shape {observed.shape}, wanted ({len(view)}, {view.exits}) or with a third axis"
@@ -132,14 +140,69 @@ def observations(mechanism: Mechanism, view: TraceView, values: Values) -> np.nd
 
 
 def carried_state(mechanism: Mechanism, view: TraceView, values: Values) -> tuple[np.ndarray, np.ndarray]:
-    """For each sample the row of its memory, and the zeroed memories [streams or 1, size]."""
+    """For each sample the row of its memory, and the zeroed memories [streams or 1, size]. Raises BadInput for a size that cannot be."""
     streams, count = view.streams if mechanism.state == "stream" else (np.zeros(len(view), np.int32), 1)
-    return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(mechanism.memory(view, values), 1)))
+    with blamed(mechanism, "memory"):
+        size = mechanism.memory(view, values)
+    if not isinstance(size, (int, np.integer)) or size < 0:
+        said = f"mechanism '{mechanism.name}': memory returned {str(size)[:40]}; legal is a whole number of at least 0"
+        raise BadInput(said, file=own_file(mechanism))
+    if size and mechanism.state not in ("stream", "global"):
+        said = f"mechanism '{mechanism.name}': memory returned {size}, but its state is '{mechanism.state}'; what is kept takes 'stream' or 'global'"
+        raise BadInput(said, file=own_file(mechanism))
+    return np.ascontiguousarray(streams, np.int32), np.zeros((count, max(int(size), 1)))
 
 
 def working_room(mechanism: Mechanism) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a step writes to and looks at beside the memory: scratch, answer, and the situation where time plays no part."""
     return np.zeros(max(mechanism.scratch, 1)), np.zeros(2, np.int64), np.array([0.0, np.inf, np.inf])
+
+
+REHEARSED = 16
+"""Samples that a step from outside this package is asked about in plain Python, before it is compiled."""
+_REHEARSED: set = set()
+
+
+def rehearse(mechanism: Mechanism, observed: np.ndarray, streams: np.ndarray, memory: np.ndarray, parameters: np.ndarray) -> None:
+    """Ask a user's step about a few samples in plain Python, once: compiled code reads and writes past the end of an array unnoticed.
+
+    Raises BadInput for an index that is out of range; all else is left to the compiled run.
+    """
+    step = step_of(mechanism)
+    known = (step, observed.shape[1:], memory.shape[1])
+    if type(mechanism).__module__.startswith("eesim.mechanisms.") or known in _REHEARSED:
+        return
+    _REHEARSED.add(known)
+    rows = np.unique(np.linspace(0, len(observed) - 1, min(REHEARSED, len(observed))).astype(int))
+    written = tuple(np.zeros(rows.size, np.int64) for _ in range(4))
+    remembers = mechanism.state in ("stream", "global")
+    try:
+        with np.errstate(all="ignore"):
+            decider(step, True).py_func(observed[rows], streams[rows], memory.copy(), working_room(mechanism), parameters, remembers, written)
+    except IndexError as error:
+        room = f"scratch holds {max(mechanism.scratch, 1)} numbers, memory {memory.shape[1]}, observed {observed.shape[1]} x {observed.shape[2]}"
+        raise BadInput(f"mechanism '{mechanism.name}': IndexError in its step: {error} ({room})", file=own_file(mechanism)) from error
+    except Exception:
+        return
+
+
+def own_file(mechanism: Mechanism) -> str | None:
+    """The user's file that a mechanism was read from; None for bundled ones and for those defined in Python."""
+    module = type(mechanism).__module__
+    return getattr(sys.modules.get(module), "__file__", None) if module.startswith(USER_MODULE) else None
+
+
+@contextmanager
+def blamed(mechanism: Mechanism, what: str) -> Iterator[None]:
+    """Whatever the code of a user's file raises becomes one line that names it; elsewhere errors stay as they are."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        if (file := own_file(mechanism)) is None:
+            raise
+        raise BadInput(f"mechanism '{mechanism.name}': {type(error).__name__} in its {what}: {error}", file=file) from error
 
 
 def refuse_again(mechanism: Mechanism, visited: np.ndarray) -> None:

@@ -22,6 +22,8 @@ from eesim.trace.view import TraceView
 FOLDS = 3
 Model = dict[str, np.ndarray]
 _remembered: dict[str, Model] = {}
+_from_disk: set[str] = set()
+_distrusted: set[str] = set()
 
 
 def judged(
@@ -34,6 +36,15 @@ def judged(
 
     Call it inside `view.derived`. Raises BadInput when there is no calibration split, or no label in it.
     """
+    try:
+        return _judged(view, key, fit, apply, features)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        if not _distrust():
+            raise
+        return _judged(view, key, fit, apply, features)  # a file that was no such model counts as absent
+
+
+def _judged(view: TraceView, key: tuple, fit: Callable, apply: Callable, features: bool) -> Any:
     if view.split != "calibration":
         return apply(fitted(view.calibration, key, fit, features=features), view)
     parts = []
@@ -65,8 +76,20 @@ def fitted(view: TraceView, key: tuple, fit: Callable[[TraceView], Model], *, fe
     name = _content(view, key, fit, features)
     if name not in _remembered:
         path = None if (folder := cache_folder()) is None else folder / f"{name}.npz"
-        _remembered[name] = _read(path) or _keep(fit(view), path)
+        if stored := None if name in _distrusted else _read(path):
+            _from_disk.add(name)
+        _remembered[name] = stored or _keep(fit(view), path)
     return _remembered[name]
+
+
+def _distrust() -> bool:
+    """Forget what was read from disk, never to read it again; whether there was any."""
+    for name in _from_disk:
+        _remembered.pop(name, None)
+    _distrusted.update(_from_disk)
+    found = bool(_from_disk)
+    _from_disk.clear()
+    return found
 
 
 def cache_folder() -> Path | None:
@@ -93,11 +116,7 @@ def _read(path: Path | None) -> Model | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-    except Exception as error:  # zipfile raises its own kind for a torn file
-        if type(error).__name__ != "BadZipFile":
-            raise
+    except Exception:  # torn and foreign files make numpy and zipfile raise many kinds
         return None
 
 

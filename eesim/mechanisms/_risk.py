@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from eesim.errors import BadInput
+
 SELECTORS = ("ltt", "ltt-code", "ucb-wsr", "crc", "naive")
 
 GRID = np.unique(np.round(np.concatenate([np.linspace(0, 1, 501), 1 - np.logspace(-0.4, -6, 400)]), 9))[::-1].copy()
@@ -60,6 +62,15 @@ def wsr_bound(losses: np.ndarray, delta: float, bound: float = 1.0) -> float:
         if wealth(1e-10) > 0:
             return 1e-10
         return float(brentq(wealth, 1e-10, bound))
+
+
+def not_held(risk: float, latest: object) -> BadInput:
+    """Why a rule whose samples all leave at `latest` does not start: the risk is promised, and the full network cannot step in."""
+    return BadInput(
+        f"no threshold holds a risk of {risk:g} where exit {latest} answers at the latest, and the full network, which then should, never runs; "
+        "allow a larger risk or a later max_exit",
+        field="max_exit",
+    )
 
 
 def crc_bound(level: float, samples: int, bound: float = 1.0) -> float:

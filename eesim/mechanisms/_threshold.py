@@ -108,6 +108,11 @@ class ThresholdMechanism(Mechanism):
             answers, confidence = np.pad(answers, pad), np.pad(confidence, pad)
         return score, answers, confidence
 
+    def cut_short(self, view: TraceView, values: Values) -> bool:
+        """Whether `max_exit` keeps the last enabled exit from answering."""
+        latest = self.value(values, "max_exit")
+        return latest != "never" and int(np.searchsorted(view.recorded_exits, latest, side="right")) < view.exits
+
     def observe(self, view: TraceView, values: Values) -> np.ndarray:
         """The score and the answer, float64 [N, E, 2]."""
         scored = self.scored(view, values)

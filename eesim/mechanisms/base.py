@@ -15,7 +15,7 @@ compile (plain Python is compiled for you):
     situation   float64 [3], only filled for `live` mechanisms: [QUEUE] requests waiting now, [SLACK_NS] time left to
                 the deadline (inf without one), [NEXT_NS] time to the next decision if it goes on
     answer      int64 [2], both -1 at the start of a sample: [0] the class to answer, -1 = what the answering exit says;
-                [1] the exit whose answer leaves now although computing goes on, -1 = the last one evaluated
+                [1] the exit, evaluated already, whose answer leaves now although computing goes on, -1 = the last one evaluated
 
 The returned head may lie beyond `exit + 1` (heads between are skipped and cost nothing) or before it (its segment has run
 already; only its head is paid); each head is evaluated at most once.
@@ -53,6 +53,8 @@ from eesim.errors import BadInput, choose, unknown
 from eesim.trace.view import TraceView
 
 STOP = -1
+STATES = ("none", "within", "stream", "global")
+"""What a mechanism may keep: nothing, something within a sample, or across the samples of a stream or all of them."""
 QUEUE, SLACK_NS, NEXT_NS = 0, 1, 2
 SITUATION_SIZE = 3
 
@@ -75,7 +77,7 @@ class Parameter:
     optional: bool = False
     """Left out of the values unless it is given; `default` then counts."""
     only: tuple[str, tuple[str, ...]] | None = None
-    """(other parameter, its words) with which this one has an effect; given beside any other word it is refused."""
+    """(other parameter, its words) with which this one has an effect; given beside any other word it is refused, and left out."""
 
     def limit(self, classes: int) -> float:
         """The largest legal value for `classes` classes."""
@@ -180,7 +182,7 @@ class Mechanism:
     """Paper, section, equation."""
     parameters: tuple[Parameter, ...] = ()
     state = "none"
-    """'none', 'within' (a sample), 'stream' or 'global' (across samples)."""
+    """One of `STATES`: 'none', 'within' (a sample), 'stream' or 'global' (across samples)."""
     live = False
     """True: `step` reads `situation`, so it is asked in simulated time."""
     scratch = 0
@@ -230,7 +232,7 @@ class Mechanism:
         spans = {
             parameter.name: (parameter.low, parameter.limit(view.classes), parameter.integer)
             for parameter in self.parameters
-            if parameter.name not in (given or {}) and not parameter.optional and not parameter.choices
+            if parameter.name not in (given or {}) and not parameter.optional and not parameter.choices and not self.idle(parameter, given or {})
         }
         spans = {name: span for name, span in spans.items() if np.isfinite(span[:2]).all()}
         each = max(int(count ** (1 / max(len(spans), 1))), 2)
@@ -239,14 +241,24 @@ class Mechanism:
 
     def settle(self, given: Mapping[str, Any], view: TraceView, calibration: Callable[[], TraceView] | None = None) -> Values:
         """Given parameters checked, the rest from the defaults. Raises BadInput for one that has neither."""
-        needed = [parameter for parameter in self.parameters if not parameter.optional]
         checked = self.check(given, view)
+        needed = [parameter for parameter in self.parameters if not parameter.optional and not self.idle(parameter, checked)]
         if any(parameter.name not in checked for parameter in needed):
-            checked = self.check({**self.defaults(calibration or (lambda: view)), **given}, view)
+            checked = self.check({**self.effective(self.defaults(calibration or (lambda: view)), checked), **given}, view)
         for parameter in needed:
             if parameter.name not in checked:
                 raise BadInput(f"mechanism '{self.name}' needs a value for '{parameter.name}'", field="set")
         return checked
+
+    def idle(self, parameter: Parameter, values: Values) -> bool:
+        """Whether a parameter has no effect beside these checked values."""
+        other, words = parameter.only or (parameter.name, ())
+        return bool(words) and self.value(values, other) not in words
+
+    def effective(self, defaults: Values, given: Values) -> Values:
+        """Those of the defaults that have an effect beside the checked values that are given."""
+        idle = {parameter.name for parameter in self.parameters if self.idle(parameter, {**defaults, **given})}
+        return {name: value for name, value in defaults.items() if name not in idle}
 
     def pack(self, values: Values, view: TraceView) -> np.ndarray:
         """Checked values as the float64 array that `step` reads, in the order of `parameters`; words as their place among the choices."""
@@ -298,8 +310,8 @@ class Mechanism:
             else:
                 values[name] = parameter.check(value, view.classes)
         for name in values:
-            other, words = known[name].only or (name, ())
-            if words and self.value(values, other) not in words:
+            if self.idle(known[name], values):
+                other, words = known[name].only
                 legal = " or ".join(f"{other}={word}" for word in words)
                 raise BadInput(f"{name} has no effect with {other}={self.value(values, other)}; it takes {legal}", field=name)
         return values

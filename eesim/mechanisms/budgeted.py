@@ -28,7 +28,7 @@ class Budgeted(ThresholdMechanism):
     name = "budgeted"
     source = "MSDNet (arXiv 1703.09844), section 5 and public code; 'accuracy': public code of JEI-DNN (arXiv 2310.09163)"
     parameters = (
-        Parameter("q", 1.0, 1e-6, 1e6, "ratio of the shares of neighbouring exits; small = early"),
+        Parameter("q", 1.0, 1e-6, 1e6, "ratio of the shares of neighbouring exits; small = early", only=("recipe", ("budget",))),
         Parameter("score", "max-softmax", choices=("max-softmax", "entropy", "margin"), help="what the thresholds are for"),
         Parameter("recipe", "budget", choices=("budget", "accuracy"), help="thresholds from shares by q, or from an accuracy for every exit"),
         Parameter(

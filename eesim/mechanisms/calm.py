@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from eesim.errors import BadInput
-from eesim.mechanisms._risk import GRID, Curve
+from eesim.mechanisms._risk import GRID, Curve, not_held
 from eesim.mechanisms._threshold import ThresholdMechanism
 from eesim.mechanisms.base import Charge, Parameter, Site, Values, Work
 from eesim.trace.view import TraceView
@@ -29,8 +29,9 @@ class Calm(ThresholdMechanism):
     (none at the first exit; features of neighbouring exits must be of one width and, to mean anything, in one basis).
 
     Where lambda (`threshold`) is not given it comes from Learn then Test: the smallest for which the answers differ from the full
-    network's in at most a share `risk`, with probability `confidence`; 'never' where none does. A lambda that was given, or tuned
-    to an allowed drop of accuracy, certifies nothing.
+    network's in at most a share `risk`, with probability `confidence`; where none does it is 'never', so that the full network
+    answers, which is refused with a `max_exit` that keeps it from answering. A lambda that was given, or tuned to an allowed drop
+    of accuracy, certifies nothing, and stands without a risk.
     """
 
     name = "calm"
@@ -41,7 +42,7 @@ class Calm(ThresholdMechanism):
         Parameter("confidence", 0.9, 0.0, 1 - 1e-9, "probability that the risk is held"),
         Parameter("score", "margin", choices=("margin", "max-softmax", "saturation"), help="what counts as confidence"),
         Parameter("decay", "free", choices=("free", "paper", "none"), help="form of the decay over a stream"),
-        Parameter("tau", 4.0, 0.0, 1e6, "how fast the threshold decays"),
+        Parameter("tau", 4.0, 0.0, 1e6, "how fast the threshold decays", only=("decay", ("free", "paper"))),
     )  # fmt: skip
     scored_by = "margin"
 
@@ -80,19 +81,36 @@ class Calm(ThresholdMechanism):
         return self.select(view.calibration, values)
 
     def select(self, calibration: TraceView, values: Values) -> float | str:
-        """The lambda that Learn then Test gives on the samples of a view, or 'never'."""
+        """The lambda that Learn then Test gives on the samples of a view, or 'never'.
+
+        Raises BadInput where there is none and `max_exit` keeps the full network from answering instead.
+        """
         kept = _curves.setdefault(calibration, {})
         if (key := self.group(values)) not in kept:
             scored = self.scored(calibration, values)
             kept[key] = Curve(scored.score[:, :-1], (scored.answers != scored.answers[:, -1:]).astype(np.float64), strict=False, binary=True)
         place = kept[key].select("ltt", float(self.value(values, "risk")), 1 - float(self.value(values, "confidence")))
+        if place < 0 and self.cut_short(calibration, values):
+            raise not_held(float(self.value(values, "risk")), values["max_exit"])
         return float(GRID[place]) if place >= 0 else "never"
 
     def settle(self, given: Mapping[str, Any], view: TraceView, calibration: Callable[[], TraceView] | None = None) -> Values:
-        """As for every mechanism; lambda is chosen with the risk, confidence and score that are given."""
-        values = {**super().defaults(lambda: view), **self.check(given, view)}
-        if "threshold" not in values:
-            values["threshold"] = self.select((calibration or (lambda: view.calibration))(), values)
+        """As for every mechanism; lambda is chosen with the risk, confidence and score that are given.
+
+        Beside a lambda that is given the defaults of risk and confidence are left out, since it holds neither; given with it they
+        must be those that it was chosen with. Raises BadInput otherwise.
+        """
+        checked = self.check(given, view)
+        values = {**self.effective(super().defaults(lambda: view), checked), **checked}
+        promised = [name for name in ("risk", "confidence") if name in checked]
+        if "threshold" in checked and not promised:
+            return {name: value for name, value in values.items() if name not in ("risk", "confidence")}
+        chosen = self.select((calibration or (lambda: view.calibration))(), values)
+        if values.setdefault("threshold", chosen) != chosen:
+            raise BadInput(
+                f"{promised[0]} has no effect with a threshold that is given, unless it is the one that it leads to, {chosen}; leave one of them out",
+                field=promised[0],
+            )
         return values
 
     def defaults(self, calibration: Callable[[], TraceView]) -> Values:

@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 from eesim.errors import BadInput, unknown
-from eesim.mechanisms.base import Mechanism
+from eesim.mechanisms.base import STATES, Mechanism
 
+USER_MODULE = "eesim_user_"
+"""What the module of a user's file is called, before the digest of its text."""
 _PACKAGE = "eesim.mechanisms"
 _NOT_MECHANISMS = {"base", "describe", "registry"}
 
@@ -32,9 +34,10 @@ def mechanism_names() -> list[str]:
 def load_mechanism(name: str | Path | Mechanism) -> Mechanism:
     """A mechanism by bundled name, by path to a Python file that defines one, or an instance itself.
 
-    Raises BadInput for unknown names and for files that do not define exactly one mechanism.
+    Raises BadInput for unknown names, for files that do not define exactly one mechanism, and for a mechanism that cannot be.
     """
     if isinstance(name, Mechanism):
+        _check_state(name)
         return name
     text = str(name)
     if text in mechanism_names():
@@ -51,7 +54,7 @@ def _from_file(path: Path) -> Mechanism:
         text = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", file=path) from None
-    name = f"eesim_user_{hashlib.sha256(text).hexdigest()[:16]}"
+    name = f"{USER_MODULE}{hashlib.sha256(text).hexdigest()[:16]}"
     module = sys.modules.get(name)
     if module is None:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -62,11 +65,22 @@ def _from_file(path: Path) -> Mechanism:
         except (Exception, SystemExit) as error:  # whatever a user's file may raise becomes one line
             del sys.modules[name]
             raise BadInput(f"{type(error).__name__} while reading it: {error}", file=path) from error
-    mechanism = _only_one(module, path)()
+    try:
+        mechanism = _only_one(module, path)()
+    except TypeError as error:
+        raise BadInput(f"cannot be made without arguments: {error}", file=path) from None
     mechanism.name = mechanism.name or path.stem.replace("_", "-")
+    if mechanism.name in mechanism_names():
+        raise BadInput(f"'{mechanism.name}' is the name of a bundled mechanism; give the class another `name`", file=path)
+    _check_state(mechanism, path)
     if "step" not in dir(mechanism) and type(mechanism).decide is Mechanism.decide:
         raise BadInput(f"class {type(mechanism).__name__} defines neither 'step' nor 'decide'", file=path)
     return mechanism
+
+
+def _check_state(mechanism: Mechanism, file: Path | None = None) -> None:
+    if mechanism.state not in STATES:
+        raise BadInput(f"mechanism '{mechanism.name}': unknown state '{mechanism.state}'; legal is {', '.join(STATES)}", file=file, field="state")
 
 
 def _only_one(module, where: object) -> type[Mechanism]:

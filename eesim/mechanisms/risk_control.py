@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from eesim.errors import BadInput
-from eesim.mechanisms._risk import GRID, SELECTORS, Curve
+from eesim.mechanisms._risk import GRID, SELECTORS, Curve, not_held
 from eesim.mechanisms._temperature import fitted_temperatures
 from eesim.mechanisms._threshold import ADDITIONS, ThresholdMechanism
 from eesim.mechanisms.base import Parameter, Values
@@ -30,14 +30,17 @@ class RiskControl(ThresholdMechanism):
 
     The promise is about samples like those of the calibration split, drawn independently; other patients or days may break it.
     Losses below 0 count as 0 in 'ltt'; Brier losses reach up to 2, by which they are scaled (the public code takes 1). Where no
-    lambda is certified it is 1: no softmax exceeds it, the full network answers.
+    lambda is certified it is 1: no softmax exceeds it, the full network answers. With a `max_exit` before the last exit it could not,
+    so that is refused there.
     """
 
     name = "risk-control"
     source = "RC-EENN (arXiv 2405.20915), section 3, and public code"
     parameters = (
         Parameter("risk", 0.05, 0.0, 2.0, "risk that may be taken, epsilon, in units of the loss"),
-        Parameter("confidence", 0.9, 0.0, 1 - 1e-9, "probability that the risk is held, 1 - delta"),
+        Parameter(
+            "confidence", 0.9, 0.0, 1 - 1e-9, "probability that the risk is held, 1 - delta", only=("selector", ("ltt", "ltt-code", "ucb-wsr"))
+        ),
         Parameter("selector", "ltt", choices=SELECTORS, help="how lambda is chosen on the calibration split"),
         Parameter("loss", "consistency", choices=LOSSES, help="what leaving early may lose"),
         Parameter(
@@ -64,14 +67,24 @@ class RiskControl(ThresholdMechanism):
         return self.select(view.calibration, values)
 
     def select(self, calibration: TraceView, values: Values) -> float:
-        """The lambda that these values give on the samples of a view, whatever they are. Raises BadInput where the loss needs labels."""
+        """The lambda that these values give on the samples of a view, whatever they are.
+
+        Raises BadInput where the loss needs labels, and where no lambda is certified and `max_exit` keeps the full network away.
+        """
+        place = self._place(calibration, values)
+        if place < 0 and self.cut_short(calibration, values):
+            raise not_held(float(self.value(values, "risk")), values["max_exit"])
+        return float(GRID[max(place, 0)])
+
+    def _place(self, calibration: TraceView, values: Values) -> int:
+        """Place of lambda in the grid, -1 where none is certified."""
         key = (self.group(values), self.value(values, "loss"), self.value(values, "samples"))
         kept = _curves.setdefault(calibration, {})
         if key not in kept:
             kept[key] = self._curve(calibration, values)
-        delta = 1 - float(self.value(values, "confidence"))
-        place = kept[key].select(self.value(values, "selector"), float(self.value(values, "risk")), delta)
-        return float(GRID[max(place, 0)])
+        delta, selector = 1 - float(self.value(values, "confidence")), self.value(values, "selector")
+        place = kept[key].select(selector, float(self.value(values, "risk")), delta)
+        return -1 if place == 0 and selector == "ltt-code" else place  # which names the first that fails
 
     def _curve(self, calibration: TraceView, values: Values) -> Curve:
         scored, loss, wanted = self.scored(calibration, values), self.value(values, "loss"), self.value(values, "samples")
@@ -89,11 +102,18 @@ class RiskControl(ThresholdMechanism):
         return Curve(scored.score[rows, :-1], losses, strict=True, binary=binary, bound=2.0 if loss.startswith("brier") else 1.0)
 
     def candidates(self, view: TraceView, count: int, given: Values | None = None) -> list[Values]:
-        """Risk levels from 0.0005 to 0.5 in equal ratios."""
-        if "risk" in (given or {}):
+        """Risk levels from 0.0005 to 0.5 in equal ratios; those that cannot be held are left out where `max_exit` keeps the full network away."""
+        given = given or {}
+        if "risk" in given:
             return [{}]
-        self.select(view, {**(given or {}), "risk": 0.05})  # says now if a label is missing
-        return [{"risk": float(level)} for level in np.unique(np.round(np.geomspace(5e-4, 0.5, max(min(count, 200), 2)), 6))]
+        self._place(view, {**given, "risk": 0.05})  # says now if a label is missing
+        levels = np.unique(np.round(np.geomspace(5e-4, 0.5, max(min(count, 200), 2)), 6)).tolist()
+        if self.cut_short(view, given):
+            held = [level for level in levels if self._place(view, {**given, "risk": level}) >= 0]
+            if not held:
+                raise not_held(levels[-1], given["max_exit"])
+            levels = held
+        return [{"risk": level} for level in levels]
 
 
 def losses_of(loss: str, view: TraceView, answers: np.ndarray) -> np.ndarray:

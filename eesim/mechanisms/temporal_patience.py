@@ -49,9 +49,10 @@ class TemporalPatience(SceneMechanism):
     def memory(self, view: TraceView, values: Values) -> int:
         """Samples in the scene so far (0: none), e, the label of the scene, Y, and E x K numbers of the references.
 
-        Which exit is compared is known only when the last one has answered, so all references need their place.
+        Which exit is compared is known only when the last one has answered, so all references need their place. evaluate = 'all'
+        also keeps what each reference answered.
         """
-        return _REFERENCES + view.exits * view.classes
+        return _REFERENCES + view.exits * (view.classes + (self.value(values, "evaluate") == "all"))
 
     def pack(self, values: Values, view: TraceView) -> np.ndarray:
         """float64 [E + 6]: the bars of all exits, whether the distance is L1, reference, label, evaluate, longest scene, reopen."""
@@ -75,14 +76,9 @@ class TemporalPatience(SceneMechanism):
             return 0
         if memory[_LENGTH] > 0:
             chosen, begin = int(memory[_CHOSEN]), _REFERENCES + exit * classes
-            same = True
-            if exit == chosen:
-                same = observed[exit, -1] == memory[_AGREED]
-            else:  # under evaluate = 'all': the class answered must be the likeliest of the reference
-                likeliest = memory[begin + int(observed[exit, -1])]
-                for index in range(classes):
-                    same = same and memory[begin + index] <= likeliest
-            if same and unchanged(observed, exit, memory, begin, parameters[exits] > 0, parameters[exit]):
+            # exits before the chosen one are seen under evaluate = 'all' only, which keeps their references' answers
+            said = memory[_AGREED] if exit == chosen else memory[_REFERENCES + exits * classes + exit]
+            if observed[exit, -1] == said and unchanged(observed, exit, memory, begin, parameters[exits] > 0, parameters[exit]):
                 if exit < chosen:
                     return exit + 1
                 memory[_LENGTH] += 1
@@ -112,6 +108,8 @@ class TemporalPatience(SceneMechanism):
         memory[_CHOSEN] = chosen
         for seen in range(0 if parameters[exits + 3] == _ALL else chosen, chosen + 1):  # the others are not read in this scene
             remember(observed, seen, memory, _REFERENCES + seen * classes)
+            if parameters[exits + 3] == _ALL:
+                memory[_REFERENCES + exits * classes + seen] = observed[seen, -1]
         return STOP
 
     def charge(self, site: Site) -> Charge:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eesim.fidelity.checks import Finding
+from eesim.fidelity.checks import SERVING_LIMITS, Finding
 from eesim.report.table import percent, print_table
 
 UNSETTLED = """\
@@ -42,9 +42,12 @@ def print_fidelity(findings: Sequence[Finding], serving: dict[str, Any] | None) 
         rows.append({**row, **shares, "alone": alone, "limit": _limits(row["limits"]), "kept": (_kept(row["kept"]) or "").strip("*") or None})
     columns = {"profile": "profile", "at": "at", "quantity": "of", "cases": "cases", "median": "median", "mean": "mean"}
     columns |= {"within_10pct": "within 10 %", "max": "largest", "alone": "that board alone, median", "limit": "aimed at", "kept": "kept"}
-    print_table(rows, columns, "Errors on cases that took no part in the fit")
-    for row in _serving_rows(serving):
-        print(" ".join(row))
+    if rows:
+        print_table(rows, columns, "Errors on cases that took no part in the fit")
+    if serving:
+        columns = {"network": "network", "source": "service times", "p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99", "utilization": "utilisation"}
+        columns |= {"exits": "exits equal", "disturbed": "disturbed", "kept": "kept"}
+        print_table(_serving_rows(serving), columns, "A queue really served here: simulated / real - 1, medians over runs", sections="network")
 
 
 def markdown(findings: Sequence[Finding], serving: dict[str, Any] | None, picture: str, command: str) -> str:
@@ -93,25 +96,28 @@ def _kept(kept: bool | None) -> str | None:
     return None if kept is None else "yes" if kept else "**no**"
 
 
-def _serving_rows(serving: dict[str, Any] | None) -> list[list[str]]:
+def _serving_rows(serving: dict[str, Any]) -> list[dict[str, str]]:
     rows = []
-    for name, found in (serving or {}).items():
+    for name, found in serving.items():
         for source, figures in found["differences"].items():
-            rows.append([name, source, *(f"{key} {value:+.1%}" for key, value in figures.items())])
+            kept = all(abs(figures[key]) <= limit for key, limit in SERVING_LIMITS.items())
+            row = {"network": name, "source": source, **{key: f"{figures[key]:+.1%}" for key in SERVING_LIMITS}}
+            rows.append(row | {"exits": percent(found["exits_equal"]), "disturbed": percent(found["disturbed"]), "kept": "yes" if kept else "no"})
     return rows
 
 
 def _serving_text(serving: dict[str, Any]) -> list[str]:
     lines = [
         "Requests arrive as a Poisson process and are served in stages by ONNX Runtime, one thread; simulated / real - 1, medians over the runs.",
-        "`stages`: service times are the medians of each stage measured alone; `drawn`: whole services measured alone, drawn at random;",
-        "`replayed`: the service times of the real run itself, which leaves the queue alone to be compared.",
+        "`stages`: service times are the medians of each stage measured alone, with the pauses of the load between repeats; `drawn`: whole",
+        "services measured so, drawn at random; `replayed`: the service times of the real run itself, which leaves the queue alone to be compared.",
+        f"Aimed at: {', '.join(f'{key} within {percent(limit)}' for key, limit in SERVING_LIMITS.items())}.",
+        "Disturbed: services that took more than 1.5 medians of their exit, because other programs used the core.",
         "",
-        "| network | service times | p50 | p95 | p99 | utilisation | exits equal | runs | disturbed |",
+        "| network | service times | p50 | p95 | p99 | utilisation | exits equal | disturbed | kept |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in serving.items():
-        for source, figures in found["differences"].items():
-            values = " | ".join(f"{figures[key]:+.1%}" for key in ("p50_ms", "p95_ms", "p99_ms", "utilization"))
-            lines.append(f"| {name} | {source} | {values} | {percent(found['exits_equal'])} | {found['runs']} | {percent(found['disturbed'])} |")
+    for row in _serving_rows(serving):
+        values = " | ".join(row[key] for key in SERVING_LIMITS)
+        lines.append(f"| {row['network']} | {row['source']} | {values} | {row['exits']} | {row['disturbed']} | {row['kept']} |")
     return lines

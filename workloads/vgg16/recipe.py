@@ -18,7 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from recipes import dart
 from recipes.training import Plan
 
-PLANS = (Plan(epochs=18, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05), Plan(epochs=28, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05))
+PLANS = (
+    Plan(epochs=18, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05),
+    Plan(epochs=28, weights=(0.2, 0.4, 0.6, 0.8, 0.9, 1.0), peak=0.05),
+    Plan(epochs=12, weights=(0.1, 0.2, 0.3, 0.6, 0.8, 1.0), peak=0.04),  # for the deeper exits above all
+)
 
 
 def build():
