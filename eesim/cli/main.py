@@ -106,13 +106,20 @@ def _interruptible() -> None:
 
     def unraisable(dropped) -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            again = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])  # by then the callback has returned
+            again = threading.Timer(0.1, _interrupt_again)  # by then the callback has returned
             again.daemon = True
             again.start()
         else:
             report(dropped)
 
     sys.unraisablehook = unraisable
+
+
+def _interrupt_again() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # which also ends a wait
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _interrupted() -> int:

@@ -172,7 +172,6 @@ def rehearse(mechanism: Mechanism, observed: np.ndarray, streams: np.ndarray, me
     known = (step, observed.shape[1:], memory.shape[1])
     if type(mechanism).__module__.startswith("eesim.mechanisms.") or known in _REHEARSED:
         return
-    _REHEARSED.add(known)
     rows = np.unique(np.linspace(0, len(observed) - 1, min(REHEARSED, len(observed))).astype(int))
     written = tuple(np.zeros(rows.size, np.int64) for _ in range(4))
     remembers = mechanism.state in ("stream", "global")
@@ -183,7 +182,8 @@ def rehearse(mechanism: Mechanism, observed: np.ndarray, streams: np.ndarray, me
         room = f"scratch holds {max(mechanism.scratch, 1)} numbers, memory {memory.shape[1]}, observed {observed.shape[1]} x {observed.shape[2]}"
         raise BadInput(f"mechanism '{mechanism.name}': IndexError in its step: {error} ({room})", file=own_file(mechanism)) from error
     except Exception:
-        return
+        pass
+    _REHEARSED.add(known)
 
 
 def own_file(mechanism: Mechanism) -> str | None:
@@ -214,5 +214,8 @@ def refuse_again(mechanism: Mechanism, visited: np.ndarray) -> None:
 def cannot_compile(mechanism: Mechanism, error: Exception) -> BadInput:
     """One line about a step that numba refuses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = next((line for line in lines if "rror" in line and "Failed in" not in line), lines[0] if lines else "")
-    return BadInput(f"mechanism '{mechanism.name}': its step cannot be compiled ({telling[:200]})")
+    failed = [place for place, line in enumerate(lines) if "Failed in" in line and place + 1 < len(lines)]
+    telling = lines[failed[-1] + 1] if failed else lines[0] if lines else ""  # the innermost function that failed, here the step or a caller
+    if any(line.startswith(">>> ") for line in lines) and f">>> {step_of(mechanism).__name__}(" not in str(error):
+        telling = "what it returns must be a whole number on every path"
+    return BadInput(f"mechanism '{mechanism.name}': its step cannot be compiled ({telling[:200]})", file=own_file(mechanism))

@@ -21,6 +21,8 @@ from eesim.trace.view import TraceView
 
 FOLDS = 3
 Model = dict[str, np.ndarray]
+_NAME = "eesim_content"
+"""Where a file of a model says whose it is."""
 _remembered: dict[str, Model] = {}
 _from_disk: set[str] = set()
 _distrusted: set[str] = set()
@@ -36,12 +38,12 @@ def judged(
 
     Call it inside `view.derived`. Raises BadInput when there is no calibration split, or no label in it.
     """
-    try:
-        return _judged(view, key, fit, apply, features)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        if not _distrust():
-            raise
-        return _judged(view, key, fit, apply, features)  # a file that was no such model counts as absent
+    while True:
+        try:
+            return _judged(view, key, fit, apply, features)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            if not _distrust():  # a file that is no such model counts as absent
+                raise
 
 
 def _judged(view: TraceView, key: tuple, fit: Callable, apply: Callable, features: bool) -> Any:
@@ -115,7 +117,9 @@ def _read(path: Path | None) -> Model | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            found = {name: stored[name] for name in stored.files}
+        own = found.pop(_NAME, None)  # files that were written before there was one have none
+        return found if own is None or (own.dtype.kind == "U" and str(own) == path.stem) else None
     except Exception:  # torn and foreign files make numpy and zipfile raise many kinds
         return None
 
@@ -126,7 +130,7 @@ def _keep(model: Model, path: Path | None) -> Model:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole(path) as unfinished, open(unfinished, "wb") as file:
-                np.savez(file, **model)
+                np.savez(file, **model, **{_NAME: np.array(path.stem)})
         except (OSError, BadInput):
             pass
     return model
