@@ -58,6 +58,15 @@ def one_line(done, *telling):
         assert str(text) in lines[0], lines[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [(("--objective", "latency"), "--accuracy-drop"), (("--metric", "accuracy"), "--accuracy-drop"), (("--per-exit",), "--accuracy-drop"),
+     (("--overflow", "drop-oldest"), "--queue")],
+)  # fmt: skip
+def test_options_without_effect_are_refused(here, given, needed):
+    one_line(eesim(*RUN, *given, cwd=here), given[0], f"without {needed}")
+
+
 def stopped_in_compiled_code():
     try:
         raise KeyboardInterrupt

@@ -38,6 +38,7 @@ def run(workload, profile, mechanism, pairs, exits, accuracy_drop, band, out, fo
     """
     from eesim.simulation import simulate
 
+    _refuse_idle()
     if out is not None:
         _check_out(out)
     chosen, parameters = parse_exits(exits), parse_set(pairs)
@@ -65,6 +66,17 @@ def run(workload, profile, mechanism, pairs, exits, accuracy_drop, band, out, fo
 
 
 MOST_FOR_BAND = 1_000_000
+NEEDS = {"objective": "accuracy_drop", "metric": "accuracy_drop", "per_exit": "accuracy_drop", "overflow": "queue"}
+"""Options that have no effect without another."""
+
+
+def _refuse_idle() -> None:
+    """Raise BadInput for an option that was given without the one that it is about."""
+    context = click.get_current_context()
+    for name, other in NEEDS.items():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and context.params[other] is None:
+            option, needed = (f"--{text.replace('_', '-')}" for text in (name, other))
+            raise BadInput(f"has no effect without {needed}; give that too, or leave it out", field=option)
 
 
 def _bounds(workload: str, profile: str, exits, options: dict) -> list:
