@@ -88,13 +88,12 @@ def _machine(seconds: float, clock: str) -> list:
     import tempfile
 
     from eesim.fidelity.machine import NETWORKS, exits_of_other_networks
-    from eesim.measure import measure_model
+    from eesim.measure import measure_in_turns
     from eesim.measure.measuring import ROUNDS
+    from eesim.measure.turns import PASSES
 
-    measured = []
-    with progress(ROUNDS * len(NETWORKS), "measuring this machine") as done:
-        for name in NETWORKS:
-            measured.append(measure_model(name, seconds=seconds, clock=clock, progress=done))
+    with progress(ROUNDS * len(NETWORKS) * PASSES, "measuring this machine") as done:
+        measured = measure_in_turns(NETWORKS, seconds=seconds, clock=clock, progress=done)
     with tempfile.TemporaryDirectory() as folder, progress(len(NETWORKS), "predicting each from the others") as done:
         return [exits_of_other_networks(measured, Path(folder), done)]
 

@@ -2,5 +2,6 @@
 
 from eesim.measure.machine import Machine, pinned, this_machine
 from eesim.measure.measuring import Measurement, measure_model, to_csv
+from eesim.measure.turns import measure_in_turns
 
-__all__ = ["Machine", "Measurement", "measure_model", "pinned", "this_machine", "to_csv"]
+__all__ = ["Machine", "Measurement", "measure_in_turns", "measure_model", "pinned", "this_machine", "to_csv"]
