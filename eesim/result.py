@@ -160,7 +160,8 @@ def _band(outcome: Outcome, sigmas: dict[str, Any]) -> dict[str, Any]:
         time, energy = (max(1 + sign * (sigmas[quantity] or 0.0), 0.01) for quantity in trust.QUANTITIES)
         scenario = outcome.scenario
         again = replace(scenario, cost=replace(scenario.cost, cost=scenario.cost.cost.scaled(time, energy)))
-        sides.append(figures(run(again, outcome.engine)))
+        # where nothing waits with the costs as they are, something may with higher ones, and another engine has to take over
+        sides.append(figures(run(again, "auto" if outcome.engine in ("counts", "lindley") else outcome.engine)))
 
     def pair(low: Any, high: Any) -> Any:
         if isinstance(low, dict):

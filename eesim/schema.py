@@ -44,17 +44,17 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Safe YAML dumper that quotes what `_Loader` would read as a number."""
 
 
-for _kind in (_Loader, _Dumper):
+for _kind in (_Loader, Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def to_yaml(data: Any, **options: Any) -> str:
     """`data` as YAML that `read_yaml` reads back the same, keys in their order, lines of any length."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=math.inf, **options)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, width=math.inf, **options)
 
 
 def stamp(path: Path) -> tuple[int, ...]:

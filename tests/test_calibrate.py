@@ -188,3 +188,43 @@ def test_single_layers_are_cases_of_their_own(table):
     (table / "layers.csv").write_text("network,layer,latency_ms\nnet0,segmnt0,0.5\n")
     with pytest.raises(BadInput, match="did you mean"):
         read_cases(table / "layers.csv", table / "nets")
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-4-tflite-fp32", "reference", "stm32l4r5-xcubeai", "raspberry-pi-4-armnn"])
+def test_calibrating_on_a_profile_s_own_prices_gives_them_back(name, tmp_path):
+    """What the new profile says of the measured networks is what its stated error promises, whatever the base does to inputs."""
+    from eesim.cost import price_network
+    from eesim.workload import load_workload
+
+    profile, found = load_profile(name), []
+    measured = {}
+    for workload in ("digits", "ecg-mitbih", "har-wisdm", "kws-speech-commands", "cifar10-resnet8"):
+        network = load_workload(workload).network
+        measured[workload] = network, sum(cost.ns for _, cost in price_network(network, profile).layers)
+        found.append(Case(workload, workload, network.layers, measured[workload][1]))
+    calibrated = calibrate(profile, found, name="again", origin="its own prices")
+    again = load_profile(write_profile(calibrated.document, tmp_path / "again.yaml"))
+    assert check_profile(again) == []
+    errors = [sum(cost.ns for _, cost in price_network(network, again).layers) / ns - 1 for network, ns in measured.values()]
+    assert np.median(np.abs(errors)) == pytest.approx(calibrated.quantities[0].errors["latency_in_sample_median"], abs=0.01)
+
+
+def test_another_data_type_of_the_base_becomes_the_profile_s(tmp_path):
+    base = load_profile("raspberry-pi-4-armnn")
+    found = [Case(f"n{index}", f"n{index}", layers, 1e6 * (index + 1)) for index, layers in enumerate(networks(5))]
+    document = calibrate(base, found, name="new", origin="x", data_type="uint8").document
+    assert load_profile(write_profile(document, tmp_path / "new.yaml")).data_type == "uint8"
+    with pytest.raises(BadInput, match="data type"):
+        calibrate(base, found, name="new", origin="x", data_type="fp64")
+
+
+def test_a_comma_at_the_end_of_every_row_does_no_harm(table):
+    text = (table / "measured.csv").read_text().splitlines()
+    (table / "commas.csv").write_text("\n".join([text[0], *[f"{line}," for line in text[1:]]]) + "\n")
+    arguments = {**GIVEN, "-m": "commas.csv"}
+    command("calibrate", *[part for pair in arguments.items() for part in pair], cwd=table, check=0)
+
+
+def test_numbers_for_a_name_are_quoted(base, tmp_path):
+    document = calibrate(base, cases(12), name="1e3", origin="x").document
+    assert load_profile(write_profile(document, tmp_path / "1e3.yaml")).name == "1e3"

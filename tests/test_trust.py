@@ -135,3 +135,18 @@ def test_support_on_the_command_line(tmp_path):
     table = command("support", "-w", "digits", "-p", "all", cwd=tmp_path, check=0).stdout
     assert "h200" in table and "stm32g0b1-hale" in table
     assert "no such model" in command("support", "-w", "ecg-mitbi", "-p", "h200", cwd=tmp_path, check=2).stderr
+
+
+def test_the_band_finds_an_engine_where_higher_costs_begin_to_wait(made_workload, device):
+    """Requests a little further apart than a service: nothing waits, but with costs a sigma higher everything does."""
+    profile = device()
+    longest = eesim.simulate(made_workload, profile, "static", arrivals="closed")["latency_ms.max"]
+    result = eesim.simulate(made_workload, profile, "static", arrivals=f"periodic:{int(longest * 1.02e6) + 1}ns")
+    assert result.summary()["engine"] == "counts" and result["wait_ms.mean"] == 0
+    assert result.band()["wait_ms"]["mean"][0] == 0 < result.band()["wait_ms"]["mean"][1]
+
+
+def test_measured_layers_count_at_the_default_operating_point_only(device):
+    timed = layer("softmax", 7)
+    profile = device(measured_layers={"int8": {timed.signature: {"ns": 123.0}}})
+    assert [trust.grade(profile, timed, "int8", "latency", point) for point in ("fast", "slow")] == ["measured", "assumed"]

@@ -32,10 +32,13 @@ def cost(models, profile, operating_point, data_type, plot, form) -> None:
             log(f"warning: {warning}")
         records.append({"file": model, **cost_record(priced)} if len(models) > 1 else cost_record(priced))
     if plot is not None:
+        from eesim.errors import BadInput
         from eesim.files import check_writable, whole
         from eesim.plot.predicted import layers
 
         check_writable(plot)
+        if Path(plot).suffix != ".png":
+            raise BadInput(f"'{Path(plot).suffix}' is not a kind of picture that is written; choose .png", file=plot, field="plot")
         figure, _ = layers(records[0])
         with whole(plot) as unfinished:
             figure.savefig(unfinished, format="png", dpi=150)

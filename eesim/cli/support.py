@@ -35,9 +35,7 @@ def support(models, workloads, profiles, operating_point, data_type, form) -> No
     if len(devices) > 1 and (operating_point or data_type):
         raise BadInput("belongs to one profile; give one", field="operating_point" if operating_point else "data_type")
     known = [load_profile(device) for device in devices]
-    records = [
-        support_record(price_network(network_of(model, device), device, operating_point, data_type)) for model in wanted for device in known
-    ]
+    records = [support_record(price_network(network_of(model, device), device, operating_point, data_type)) for model in wanted for device in known]
     if form == "table":
         print_support(records)
     else:

@@ -30,10 +30,7 @@ def assemble(name: str, cost_model: dict, power: dict[str, dict], sources: list[
     """
     facts = devices()[name]
     unknown = {"sleep_mw": None, "wake_us": None, "wake_uj": None}
-    points = {
-        point: {**fixed, **{key: _kept(value) for key, value in power[point].items()}, **unknown}
-        for point, fixed in facts["points"].items()
-    }
+    points = {point: {**fixed, **{key: _kept(value) for key, value in power[point].items()}, **unknown} for point, fixed in facts["points"].items()}
     patterns = [(entry["reason"], [f"cost_model.*.{kind}.*" for kind in entry["kinds"]]) for entry in facts["assumed"]]
     clocks = [f"operating_points.*.{key}" for key in ("clock_mhz", "supply_v")]
     return {

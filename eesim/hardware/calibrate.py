@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eesim.errors import BadInput
+from eesim.errors import BadInput, unknown
 from eesim.hardware.document import named, source
 from eesim.hardware.fit import Shrunk, error_statistics, fit_towards, significant
 from eesim.hardware.models import load_model
@@ -99,6 +99,8 @@ def calibrate(
     if not hasattr(model, "parts"):
         raise BadInput(f"profiles with the cost model '{base.parameters.model}' cannot be calibrated", file=base.path, field="cost_model.model")
     data_type = data_type or base.data_type
+    if data_type not in base.data_types:
+        raise unknown("data type", data_type, base.data_types, file=base.path, field="data_type")
     place = operating_point or base.default_operating_point
     point = base.point(place)
     groups = list(dict.fromkeys(case.group for case in cases))
@@ -145,7 +147,7 @@ def _design(cases: Sequence[Case], parts: Callable[[Layer], dict[str, float]], u
     for name, column in base.items():
         kind = name.split(".")[0]
         by_kind[kind] = by_kind.get(kind, 0) + column
-    for name in sorted(unit, key=lambda name: (name not in base, name)):
+    for name in sorted({*base, *unit}, key=lambda name: (name not in base, name)):
         if name in base:
             columns[name], expected[name] = base[name], 1.0
         elif (whole := by_kind.get(name.split(".")[0])) is not None and whole.sum():
@@ -249,12 +251,14 @@ def _changed(cost_model: dict, model, data_type: str, fitted: Quantity, section:
 
 def _energy(document, base, cases, measured, fold, model, data_type, place: str, point: OperatingPoint):
     """The energy fitted, and the document with it: in the cost model where it gives energy, else as power by kind of layer."""
-    if getattr(base.parameters, "energy", None) is not None:
+    rates = (getattr(base.parameters, "energy", None) or {}).get(data_type) or {}
+    if all(rates.get(layer.kind) is not None for case in cases for layer in case.layers):
         fitted = _fit("energy", cases, measured, fold, model, model.energy_parts, base, data_type, point)
         document["cost_model"] = _changed(document["cost_model"], model, data_type, fitted, "energy")
         return fitted, document
+    document["cost_model"].pop("energy", None)
     new = load_model(base.parameters.model).Parameters.model_validate(document["cost_model"])
-    known = point.active_mw or {"default": 1.0}
+    known = {"default": 1.0, **{kind: value for kind, value in (point.active_mw or {}).items() if value}}
     design, names = np.zeros((len(cases), len(known))), list(known)
     for row, case in enumerate(cases):
         for layer in case.layers:
@@ -276,7 +280,8 @@ def _energy(document, base, cases, measured, fold, model, data_type, place: str,
 
 def _finish(document, base: Profile, name: str, origin: str, cases: Sequence[Case], quantities, data_type: str, place: str) -> dict[str, Any]:
     """Names, sources and the range of sizes of the calibrated profile."""
-    document["name"] = name
+    document["name"], document["data_type"] = name, data_type
+    document["cost_model"].pop("input", None)  # the layers explain whole networks, with what is done to their input
     document["title"] = f"{document['title']}, calibrated"
     spans: dict[str, dict[str, list[int]]] = {}
     settled = {item.name.split(".")[0] for item in quantities[0].coefficients if item.settled >= SETTLED}
@@ -304,9 +309,13 @@ def _finish(document, base: Profile, name: str, origin: str, cases: Sequence[Cas
             document["cost_model"][section] = {data_type: document["cost_model"][section][data_type]}
     sources = [source("fitted", f"{origin}; errors on networks left out of the fit", covers[True], errors)] if covers[True] else []
     sources.append(source("assumed", rest, [*covers[False], "cost_model.data_types.*", "cost_model.energy.*"]))
+    others = [f"cost_model.{key}" for key in ("cache_kib", "channel_multiple") if document["cost_model"].get(key) is not None]
+    if others:
+        sources.append(source("assumed", f"as in {base.name}", others))
     powers = len(quantities) > 1 and not document["cost_model"].get("energy")
     for entry in document["sources"]:
-        kept = [path for path in entry["covers"] if not path.startswith(("cost_model.*", "cost_model.data_types", "cost_model.energy"))]
+        gone = ("cost_model.*", "cost_model.data_types", "cost_model.energy", "cost_model.input")
+        kept = [path for path in entry["covers"] if not path.startswith(gone)]
         if powers:
             kept = [path for path in kept if "active_mw" not in path]
         if kept:

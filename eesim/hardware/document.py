@@ -9,6 +9,7 @@ import yaml
 
 from eesim.files import write_text
 from eesim.hardware.profile import SCHEMA_VERSION
+from eesim.schema import Dumper
 
 WIDTH = 140
 
@@ -31,7 +32,7 @@ def source(kind: str, origin: str, covers: list[str], error: dict[str, float] | 
     return entry | {"error": {name: round(value, 4) for name, value in error.items()}} if error else entry
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(Dumper):
     """Short collections of plain values on one line, everything else spread out; nothing by reference."""
 
     def ignore_aliases(self, data: Any) -> bool:

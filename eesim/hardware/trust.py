@@ -43,7 +43,8 @@ def worst(grades: Iterable[str]) -> str:
 
 def grade(profile: Profile, layer: Layer, data_type: str, quantity: str = "latency", point: str | None = None) -> str:
     """The grade of one layer's latency or energy. The energy's is never better than that of the time it is computed from."""
-    if profile.measured(layer, data_type) is not None and quantity == "latency":
+    at_default = point in (None, profile.default_operating_point)
+    if quantity == "latency" and at_default and profile.measured(layer, data_type) is not None:
         return "measured"
     found = _by_kind(profile, layer.kind, data_type, quantity, point or profile.default_operating_point)
     if found == "fitted":

@@ -355,9 +355,7 @@ class _Layers:
 _COLUMNS = ("network", "layer", "part", "op", "kind", "macs", "bytes", "latency_ms", "iqr_ms", "repeats", "inside")
 
 
-def layer_row(
-    name: str, layer: Layer, data_type: str, part: str, latency_ns: float, values: np.ndarray | None, inside: str = ""
-) -> dict[str, Any]:
+def layer_row(name: str, layer: Layer, data_type: str, part: str, latency_ns: float, values: np.ndarray | None, inside: str = "") -> dict[str, Any]:
     """One row of the table of layers. values: durations [n] in ns, None where the layer has none of its own."""
     return {
         "network": name, "layer": layer.name, "part": part, "op": layer.op, "kind": layer.kind, "macs": layer.macs,

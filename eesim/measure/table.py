@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +41,15 @@ def read_cases(
 
     path = Path(table)
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a comma at the end of every row
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, skip_blank_lines=False)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise BadInput(f"cannot be read as a table: {getattr(error, 'strerror', None) or error}", file=path) from None
+    frame = frame[(frame != "").any(axis=1)]  # blank lines
+    for name in columns or {}:
+        if name not in COLUMNS:
+            raise unknown("column", name, COLUMNS, field="columns")
     for name, wanted in (where or {}).items():
         if name not in frame:
             raise BadInput(f"there is no column '{name}'; {choose(name, list(frame))}", file=path, field="where")
@@ -92,7 +100,10 @@ def _folder(networks: str | Path) -> Iterator[Path]:
     if not zipfile.is_zipfile(path):
         raise BadInput("is neither a folder nor a zip of networks", file=path, field="networks")
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-        archive.extractall(folder, [name for name in archive.namelist() if name.endswith(NETWORK_SUFFIXES)])
+        try:
+            archive.extractall(folder, [name for name in archive.namelist() if name.endswith(NETWORK_SUFFIXES)])
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:
+            raise BadInput(f"cannot be unpacked: {error}", file=path, field="networks") from None
         yield Path(folder)
 
 

@@ -96,9 +96,7 @@ def undisturbed() -> Iterator[None]:
         gc.enable()
 
 
-def timed(
-    run: Callable[[], object], repeats: int | None = None, seconds: float | None = None, clock: str = "wall"
-) -> tuple[np.ndarray, np.ndarray]:
+def timed(run: Callable[[], object], repeats: int | None = None, seconds: float | None = None, clock: str = "wall") -> tuple[np.ndarray, np.ndarray]:
     """Durations int64 [n] in ns of `run()` by a clock of CLOCKS, and during which of them the system took the core away, bool [n].
 
     The clock 'own' does not count that time, so with it none is marked.

@@ -65,7 +65,8 @@ def print_run(result: Result, band: dict[str, Any] | None, bounds: Sequence[Resu
         shown = [f"{name} {number(pair[0])}–{number(pair[1])}" for name, pair in band["latency_ms"].items() if pair and name != "max"]
         energy = band["energy_mj"]["mean"]
         joules = f"; energy with idling, mJ {number(energy[0])}–{number(energy[1])}" if energy else ""
-        print(f"with costs 1 sigma lower and higher: latency, ms: {', '.join(shown)}{joules}")
+        which = "" if "confidence" not in main else " (first replication)"
+        print(f"with costs 1 sigma lower and higher{which}: latency, ms: {', '.join(shown)}{joules}")
     if "confidence" in main:
         intervals = main["confidence"]["latency_ms"]
         shown = ", ".join(f"{name} {number(low)}–{number(high)}" for name, (low, high) in intervals.items())

@@ -21,9 +21,7 @@ def print_support(records: list[dict[str, Any]]) -> None:
         return
     record = records[0]
     print(f"{record['network']} on {record['profile']} at {record['operating_point']}, {record['data_type']}: {record['verdict']}")
-    rows = [
-        {**row, "share": percent(row["share"]), "how": _how(row), "energy": "known" if row["energy"] else "unknown"} for row in record["kinds"]
-    ]
+    rows = [{**row, "share": percent(row["share"]), "how": _how(row), "energy": "known" if row["energy"] else "unknown"} for row in record["kinds"]]
     print_table(rows, {"kind": "layer kind", "layers": "layers", "share": "of the time", "how": "known by", "energy": "energy", "verdict": "verdict"})
     for reason in [*record["reasons"], *record["warnings"]]:
         print(f"- {reason}")

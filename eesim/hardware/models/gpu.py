@@ -32,7 +32,7 @@ from math import ceil, prod
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from eesim.hardware.models import LayerCost
 from eesim.network.layer import ITEM_BYTES, VIEWS, Layer
@@ -128,6 +128,13 @@ class Parameters(Strict):
     data_types: dict[str, dict[str, Rates | None]]
     energy: dict[str, Energy] | None = None
     """None: time multiplied by the operating point's active power, where that is known."""
+
+    @model_validator(mode="after")
+    def _kernels_for_all(self) -> Parameters:
+        for data_type in self.data_types:
+            if "gemm" not in self.kernels.get(data_type, {}):
+                raise ValueError(f"kernels.{data_type}.gemm is missing; every data type needs the family 'gemm'")
+        return self
 
 
 class Times(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from eesim.hardware.models import LayerCost
-from eesim.network.layer import ITEM_BYTES, Layer
+from eesim.network.layer import ITEM_BYTES, VIEWS, Layer
 from eesim.schema import Strict
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -78,7 +78,7 @@ def amounts(layer: Layer, item_bytes: int, cache_kib: float | None = None, chann
         "per_call": 1,
         "per_weight": layer.params,
         "per_position": positions,
-        "per_far_byte": activations if cache_kib is not None and activations > 1024 * cache_kib else 0,
+        "per_far_byte": activations if cache_kib is not None and activations > 1024 * cache_kib and layer.op not in VIEWS else 0,
     }
 
 
