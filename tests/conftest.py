@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each core runs tests of its own; threads of BLAS would only fight
+os.environ["OMP_NUM_THREADS"] = "1"
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -67,8 +67,12 @@ def test_the_mechanism_in_the_readme_works(tmp_path):
     assert result["exit_fractions"][0] == 0 < result["exit_fractions"][1]
 
 
-SMALLER = {"plan": ["--profiles", "gap9-gapflow,stm32l4r5-xcubeai"], "sweep": ["--profiles", "gap9-gapflow"]}
-"""Fewer devices than in the README, so that the tests take seconds."""
+SMALLER = {
+    "plan": ["--profiles", "gap9-gapflow,stm32l4r5-xcubeai", "--mechanisms", "max-softmax,dart"],
+    "sweep": ["--profiles", "gap9-gapflow", "--mechanisms", "max-softmax,entropy"],
+    "compare": ["--profiles", "stm32u575-xcubeai", "--mechanisms", "max-softmax,temporal-patience"],
+}
+"""Fewer devices and mechanisms than in the README, so that the tests take seconds."""
 
 
 def commands():
