@@ -20,7 +20,7 @@ from eesim.fidelity.checks import LIMITS, finding
 from eesim.fidelity.machine import exits_of_other_networks
 from eesim.hardware.fit import error_statistics
 from eesim.hardware.profile import load_profile
-from eesim.measure.profile import measured_profile, stage_call_ns
+from eesim.measure.profile import measured_profile, staging
 from eesim.plot.fidelity import fidelity
 from eesim.report.fidelity import markdown
 from eesim.workload import load_workload
@@ -88,6 +88,7 @@ def test_the_figure_is_closed_under_pooling():
 
 
 CALL_NS = 40_000.0
+SLOWDOWN = 1.2
 
 
 def measurement(name: str, rng: np.random.Generator, noise: float = 0.01):
@@ -111,7 +112,7 @@ def measurement(name: str, rng: np.random.Generator, noise: float = 0.01):
     for exit in range(network.exits):
         own = sum(parts.get(("segment", index), 0.0) for index in range(exit + 1)) + parts[("head", exit)]
         calls = sum(bool(network.segments[index]) for index in range(exit + 1)) + 1
-        totals.append({"exit": exit, "calls": calls, "latency_ms": (own + calls * CALL_NS) / 1e6, "disturbed": 0.0})
+        totals.append({"exit": exit, "calls": calls, "latency_ms": (SLOWDOWN * own + calls * CALL_NS) / 1e6, "disturbed": 0.0})
     machine = SimpleNamespace(cpu="a made-up processor", architecture="x", versions={"onnxruntime": "1.0"})
     return SimpleNamespace(
         name=name, network=network, layers=pd.DataFrame(rows), totals=pd.DataFrame(totals), latency_ms=totals[0]["latency_ms"], machine=machine,
@@ -126,7 +127,8 @@ def measurements():
 
 
 def test_a_profile_of_this_machine_predicts_networks_it_has_not_seen(measurements, tmp_path):
-    assert stage_call_ns(measurements) == pytest.approx(CALL_NS, rel=0.01)
+    found = staging(measurements)
+    assert (found.call_ns, found.slowdown) == (pytest.approx(CALL_NS, rel=0.02), pytest.approx(SLOWDOWN, rel=0.02))
     found = exits_of_other_networks(measurements, tmp_path)
     assert found.errors.size == sum(item.network.exits for item in measurements)
     assert np.median(np.abs(found.errors)) < 0.03 and np.abs(found.errors).max() < 0.15
@@ -141,7 +143,7 @@ def test_what_was_measured_is_priced_as_measured(measurements, tmp_path):
     item = measurements[1]
     priced = price_network(item.network, profile)
     times = item.layers.set_index("layer").latency_ms * 1e6
-    assert sum(cost.ns for layer, cost in priced.layers if layer.kind != "input") == pytest.approx(times.drop("(call)").sum(), rel=0.02)
+    assert sum(cost.ns for layer, cost in priced.layers if layer.kind != "input") == pytest.approx(SLOWDOWN * times.drop("(call)").sum(), rel=0.02)
     assert {priced.grade(layer, "latency") for layer, _ in priced.layers if layer.kind != "input"} == {"measured"}
     assert priced.segment_nj is None, "energy was not measured, and unknown is not zero"
     with pytest.raises(BadInput, match="too few"):

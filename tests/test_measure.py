@@ -161,9 +161,10 @@ def test_statistics_are_robust():
     assert summary(np.array([100, 100, 100, 200, 200, 200])).drift == pytest.approx(1)
     assert summary(np.array([7])).repeats == 1
     assert summary(np.full(4, 5), np.array([True, False, False, False])).disturbed == 0.25
-    durations, lost = timed(lambda: None, repeats=7)
+    durations, lost, reading = timed(lambda: None, repeats=7)
+    assert np.isnan(reading).all()
     assert durations.shape == lost.shape == (7,) and (durations >= 0).all()
-    assert len(timed(lambda: None, seconds=1e-6)[0]) == 20 and not timed(lambda: None, repeats=3, clock="own")[1].any()
+    assert len(timed(lambda: None, seconds=1e-6)[0]) == 20 and not timed(lambda: None, repeats=3, clock="own").preempted.any()
     assert warm(lambda: None, 3) == 3 and warm(lambda: None) >= 10
     with pytest.raises(BadInput, match="own"):
         timed(lambda: None, repeats=1, clock="owm")
@@ -298,3 +299,59 @@ def test_the_command_writes_whole_files_or_none(tmp_path):
     assert list(tmp_path.iterdir()) == [csv]
     failed = CliRunner().invoke(measure, ["digits", "missing.onnx", "--repeats", "5", "--csv", str(tmp_path / "there.csv")])
     assert isinstance(failed.exception, BadInput) and "no such model" in str(failed.exception) and list(tmp_path.iterdir()) == [csv]
+
+
+def test_repeats_of_a_slow_machine_do_not_count(monkeypatch):
+    from eesim.measure import timing, yardstick
+
+    stick = yardstick.Yardstick()
+    stick.readings = [100.0] * 1000
+    disturbed = np.array([100.0] * 30 + [180.0] * 70 + [np.nan])
+    counted, scale = stick.counted(disturbed)
+    assert counted.sum() == 31 and counted[-1] and (scale == 1).all(), "by the wall clock nothing is known, so all count"
+    counted, scale = stick.counted(disturbed[20:])
+    assert counted.all() and scale[:10].tolist() == [1] * 10 and scale[10] == pytest.approx(100 / 180), "too few: slow ones are scaled"
+    found = summary(np.r_[np.full(30, 10), np.full(70, 18)], counted=stick.counted(disturbed[:-1]))
+    assert (found.median, found.repeats, found.left_out, found.scaled) == (10, 30, pytest.approx(0.7), 0)
+
+    readings = iter([180.0, 100.0, 100.0, 100.0, 180.0] + [100.0] * 1000)  # waits once, one good chunk, one that became slow, then good ones
+    monkeypatch.setattr(stick, "read", lambda: next(readings))
+    monkeypatch.setattr(timing, "yardstick", lambda: stick)
+    monkeypatch.setattr(timing, "CHUNK_NS", 0)
+    runs = []
+    found = timed(lambda: runs.append(0), repeats=5, clock="own")
+    assert found.reading.tolist() == [100, 180, 100, 100, 100, 100] and len(runs) == 6
+    monkeypatch.setattr(stick, "read", lambda: 180.0)
+    assert (timed(lambda: None, repeats=5, clock="own", until=0.0).reading == 180).all(), "nobody waits for ever"
+
+
+def test_of_several_passes_the_middle_of_the_undisturbed_counts():
+    from dataclasses import dataclass, field
+
+    from eesim.measure.turns import _middle
+
+    @dataclass
+    class Tried:
+        latency_ms: float
+        totals: pd.DataFrame
+        notes: list = field(default_factory=list)
+
+    def tried(latency, scaled=0.0):
+        return Tried(latency, pd.DataFrame({"scaled": [scaled]}))
+
+    passes = [tried(1.05), tried(1.0), tried(1.08), tried(1.2), tried(0.9, scaled=0.5)]
+    assert _middle(passes).latency_ms == 1.05 and "3 of 5 passes agreed" in _middle(passes).notes[0]
+    assert _middle([tried(0.9, 0.5), tried(1.0, 0.1)]).latency_ms == 0.9
+
+
+def test_a_disturbed_request_is_served_again(monkeypatch):
+    from eesim.measure import staged, yardstick
+
+    stick = yardstick.Yardstick()
+    stick.readings = [100.0] * 1000
+    readings = iter([100.0, 180.0, 100.0, 100.0])
+    monkeypatch.setattr(stick, "read", lambda: next(readings))
+    monkeypatch.setattr(staged, "yardstick", lambda: stick)
+    times, runs = iter(range(0, 1000, 7)), []
+    start, finish, said = staged.undisturbedly(lambda: runs.append(0) or len(runs), lambda: next(times), float("inf"))
+    assert (start, finish, said) == (14, 21, 2)

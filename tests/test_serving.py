@@ -107,9 +107,14 @@ def test_stage_times_add_up(digits):
     times = stage_times(digits, repeats=12, warmup=2)
     assert times.segment.shape == times.head.shape == times.decision.shape == (12, 3) and times.request.shape == (12,)
     assert (times.segment > 0).all() and (times.head > 0).all() and (times.decision[:, :-1] > 0).all() and not times.decision[:, -1].any()
-    assert (np.diff(times.each_ns(), axis=1) > 0).all() and times.each_ns().shape == (12, 3)
-    segment, head, decision, request = times.medians()
-    assert times.service_ns()[-1] == segment.sum() + head.sum() + decision.sum() + request
+    segment, head, decision, request = times.means()
+    assert times.service_ns()[-1] == segment.sum() + head.sum() + decision.sum() + request[-1] and (times.exit == 2).all()
+    assert (times.each_ns == (times.segment + times.head + times.decision).sum(axis=1) + times.request).all()
+    left = stage_times(digits, exits=np.array([0, 0, 2]), repeats=9, warmup=0, clock="own")
+    assert left.exit.tolist() == [0, 0, 2] * 3 and (left.segment[left.exit == 0, 1:] == -1).all() and left.means()[0].all()
+    assert (np.diff(left.service_ns()) > 0).all() and left.means()[3][1] == round(left.request.mean())
+    drawn = left.draw(np.array([0, 2, 1, 0]), np.random.default_rng(0))
+    assert drawn[2] == left.service_ns()[1] and drawn[1] in left.each_ns[left.exit == 2] and {drawn[0], drawn[3]} <= set(left.each_ns[left.exit == 0])
     assert service_times([1, 2], [10, 20], 100, 1000).tolist() == [1111, 1133]
 
 

@@ -39,14 +39,14 @@ def measure(models, runtime, device, threads, warmup, repeats, seconds, seed, cl
     from eesim.measure import measure_in_turns, to_csv
     from eesim.measure.measuring import ROUNDS
     from eesim.measure.profile import write_measured_profile
-    from eesim.measure.turns import PASSES
+    from eesim.measure.turns import turns
 
     if repeats is not None and seconds is not None:
         raise BadInput("give --repeats or --seconds, not both")
     for file in (csv_file, out):
         if file is not None:
             check_writable(file)
-    passes = PASSES if len(models) > 1 else 1
+    passes = turns(clock) if len(models) > 1 else 1
     with progress(ROUNDS * len(models) * passes, "measuring") as done:
         measured = measure_in_turns(
             models, runtime=runtime, device=device, threads=threads, warmup=warmup, repeats=repeats, seconds=seconds, seed=seed, clock=clock,

@@ -11,15 +11,16 @@ from eesim.cli.options import emit, example, format_option, log, names, progress
 PARTS = ("profiles", "microcontrollers", "machine", "serving")
 SERVED = ("ecg-mitbih", "cifar10-resnet8")
 PAGE = "FIDELITY.md"
+SECONDS, RUNS, CLOCK, LEARN_S = 3.0, 5, "own", 15.0
 
 
 @click.command()
 @click.option("--only", metavar="LIST", help=f"Of {', '.join(PARTS)}; all by default.")
 @click.option("--out", "-o", metavar="DIR", help=f"Write {PAGE} and its figure into this folder.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True, help="Measured for each network here.")
-@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Of serving, each with other arrivals.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=SECONDS, show_default=True, help="Measured for each network here.")
+@click.option("--runs", type=click.IntRange(min=1), default=RUNS, show_default=True, help="Of serving, each with other arrivals.")
 @click.option(
-    "--clock", type=click.Choice(["wall", "own"]), default="wall", show_default=True, help="own: without the time that other programs have the core."
+    "--clock", type=click.Choice(["wall", "own"]), default=CLOCK, show_default=True, help="own: without what other programs take from this one."
 )
 @format_option
 @example("eesim validate --only microcontrollers", "EESIM_RAW_DATA=DIR eesim validate --out hwprofiles")
@@ -57,6 +58,11 @@ def validate(only, out, seconds, runs, clock, form) -> None:
     if "microcontrollers" in chosen:
         with progress(checks.SYSTEMS, "leaving networks out") as done:
             findings += checks.microcontrollers(done)
+    if clock == "own" and {"machine", "serving"} & set(chosen):
+        from eesim.measure.yardstick import yardstick
+
+        log(f"finding out for {LEARN_S:.0f} s how fast this machine can be")
+        yardstick().learn(LEARN_S)
     if "machine" in chosen:
         findings += _machine(seconds, clock)
     if "serving" in chosen:
@@ -78,7 +84,9 @@ def validate(only, out, seconds, runs, clock, form) -> None:
         figure, _ = fidelity(findings, "Profiles against measurements that their fits have not seen")
         with whole(picture) as unfinished:
             figure.savefig(unfinished, format="png", dpi=110)
-        command = "eesim validate" + (f" --only {only}" if only else "") + f" --out {out}"
+        given = [("only", only, None), ("seconds", seconds, SECONDS), ("runs", runs, RUNS), ("clock", clock, CLOCK)]
+        options = "".join(f" --{name} {value}" for name, value, usual in given if value != usual)
+        command = f"eesim validate{options} --out {out}"
         write_text(Path(out) / PAGE, report.markdown(findings, serving, picture.name, command))
         log(f"wrote {Path(out) / PAGE} and {picture}")
 
@@ -90,9 +98,9 @@ def _machine(seconds: float, clock: str) -> list:
     from eesim.fidelity.machine import NETWORKS, exits_of_other_networks
     from eesim.measure import measure_in_turns
     from eesim.measure.measuring import ROUNDS
-    from eesim.measure.turns import PASSES
+    from eesim.measure.turns import turns
 
-    with progress(ROUNDS * len(NETWORKS) * PASSES, "measuring this machine") as done:
+    with progress(ROUNDS * len(NETWORKS) * turns(clock), "measuring this machine") as done:
         measured = measure_in_turns(NETWORKS, seconds=seconds, clock=clock, progress=done)
     with tempfile.TemporaryDirectory() as folder, progress(len(NETWORKS), "predicting each from the others") as done:
         return [exits_of_other_networks(measured, Path(folder), done)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from eesim.files import write_text
 from eesim.measure.energy import Energy, find_meter, idle_power, measure_energy
 from eesim.measure.machine import Machine, pinned, this_machine
 from eesim.measure.onnx_model import DEVICES, Prepared, prepare, session
-from eesim.measure.timing import CLOCKS, FEWEST, Timing, clock_of, summary, timed, undisturbed, warm
+from eesim.measure.timing import CLOCKS, FEWEST, PATIENCE, Repeats, Timing, clock_of, joined, statistics, summary, timed, undisturbed, warm
 from eesim.network.layer import ITEM_BYTES, Layer
 from eesim.network.network import Network
 
@@ -26,6 +27,8 @@ SECONDS = 3.0
 ROUNDS = 5
 """Whole network, layers and exits take turns so often, so that a machine that changes meanwhile changes for all of them."""
 SHARES = {"whole": 0.4, "layers": 0.35, "exits": 0.25}
+LONGEST_S = 30.0
+"""By the clock 'own' a slow machine is waited for so long at most, for each network."""
 UNSTABLE = 0.1
 """Above this drift, or this share of disturbed repeats, a measurement is called doubtful."""
 ROWS = ("network", "layer", "latency_ms", "energy_mj")
@@ -45,7 +48,7 @@ class Measurement:
     totals : DataFrame with a row for the whole network with all its heads (exit empty) and one for each exit (segments up to it
         and its head, a session each): network, exit, calls (of the runtime; each costs about the layer '(call)'), latency_ms
         (median), middle_ms (mean of the middle half), mean_ms, iqr_ms, min_ms, p95_ms, repeats, disturbed (share), drift,
-        energy_mj, idle_mw
+        left_out, scaled (shares of repeats, see `Timing`), energy_mj, idle_mw
     profiling : how layer times were made: overhead_us that was taken off each profiled node, chain_us that a chain of empty nodes shows,
         profiled_ms (sum as profiled), call_ms, and `scale`, what the times free of overhead were multiplied with so that they
         sum to the whole: near 1, with overheads alike, where all is well
@@ -131,7 +134,8 @@ def measure_model(
     warmup : runs before; by default until the time is stable.
     repeats, seconds : of the whole network; without either 3 s together with layers and exits.
     seed : of made-up inputs, and of weights where the file has none.
-    clock : 'wall', or 'own', which stands still while other programs have the core: for machines that are shared.
+    clock : 'wall', or 'own', which stands still while other programs have the core, and leaves out what was measured while they slowed
+        the machine down (see `eesim.measure.yardstick`): for machines that are shared.
     progress : called with 1, ROUNDS times.
 
     Latency with the device 'cuda' is that of a call: inputs go to the device and answers come back.
@@ -142,7 +146,17 @@ def measure_model(
     if clock_of(clock) is not CLOCKS["wall"] and (device != "cpu" or threads > 1):
         raise BadInput("the own clock of a thread sees nothing of other threads and devices; use it with one thread on the cpu", field="clock")
     seconds = SECONDS if repeats is None and seconds is None else seconds
-    settings = _Settings(device, int(threads), warmup, repeats, seconds, seed, clock, progress or _nothing)
+    settings = _Settings(
+        device,
+        int(threads),
+        warmup,
+        repeats,
+        seconds,
+        seed,
+        clock,
+        progress or _nothing,
+        time.perf_counter() + PATIENCE * (seconds or SECONDS) + LONGEST_S,
+    )
     if runtime == "torch":
         from eesim.measure.torch_model import measure_torch
 
@@ -162,12 +176,18 @@ class _Settings:
     seed: int
     clock: str
     progress: Callable[[int], None]
+    until: float
 
     def block(self, what: str) -> dict[str, Any]:
         """How long or how often `what` is timed in one round, as `timed` takes it."""
         if self.repeats is not None:
-            return {"repeats": -(-self.repeats // ROUNDS), "clock": self.clock}
-        return {"seconds": self.seconds * SHARES[what] / ROUNDS, "clock": self.clock}
+            return {"repeats": -(-self.repeats // ROUNDS), **self.way}
+        return {"seconds": self.seconds * SHARES[what] / ROUNDS, **self.way}
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """By which clock `timed` goes, and how long it waits for the machine."""
+        return {"clock": self.clock, "until": self.until}
 
 
 def _nothing(_: int) -> None:
@@ -235,26 +255,26 @@ def _measure_onnx(name: str, prepared: Prepared, final_head: str | None, setting
         warm(chain, settings.warmup)
         if layers:
             layers.warm()
-        timings: list[list[np.ndarray]] = [[], []]
-        starts: list[np.ndarray] = []
+        rounds: list[Repeats] = []
+        stamped: list[tuple[np.ndarray, Repeats]] = []
         for _ in range(ROUNDS):
-            for found, part in zip(timings, timed(run, **settings.block("whole")), strict=True):
-                found.append(part)
+            rounds.append(timed(run, **settings.block("whole")))
             if layers:
                 layers.round()
-            starts.append(_exit_times(chain, staged, settings))
+            stamped.append(_exit_times(chain, staged, settings))
             settings.progress(1)
         meter = find_meter(device)
         idle = idle_power(meter)
         energies = [measure_energy(meter, run, idle)]
         for exit in range(staged.exits):
             energies.append(measure_energy(meter, lambda exit=exit: staged.run(sample, exit, every_head=False), idle))
-        total = summary(*map(np.concatenate, timings))
+        total = statistics(rounds)
         frame, profiling = layers.frame(name, network, total) if layers else (_no_layers(), {})
-    stamps = np.concatenate(starts)
+    counted = joined([repeats for _, repeats in stamped]).counted
+    stamps = np.concatenate([stamps for stamps, _ in stamped])
     times = times_of(stamps[:, 0, 0], stamps[:, -1, 2], stamps[:, 1:])
     through = np.cumsum(times.segment, axis=1) + times.head
-    timing = [total, *(summary(through[:, exit]) for exit in range(staged.exits))]
+    timing = [total, *(summary(through[:, exit], counted=counted) for exit in range(staged.exits))]
     calls = [1, *(sum(part is not None for part in staged.segments[: exit + 1]) + 1 for exit in range(staged.exits))]
     if meter.why_not:
         notes.append(meter.why_not)
@@ -281,8 +301,8 @@ def _chain_of(staged: Any, sample: dict[str, np.ndarray]) -> Callable[[], object
     return lambda *stamps: go_through(staged, sample, bars, -1, *stamps)
 
 
-def _exit_times(chain: Callable, staged: Any, settings: _Settings) -> np.ndarray:
-    """Stamps int64 [n, 1 + E, 3] of runs through all stages; the first row of each holds its start."""
+def _exit_times(chain: Callable, staged: Any, settings: _Settings) -> tuple[np.ndarray, Repeats]:
+    """Stamps int64 [n, 1 + E, 3] of runs through all stages, the first row of each holding its start; and the n runs."""
     found: list[np.ndarray] = []
     ask = clock_of(settings.clock)
 
@@ -292,8 +312,8 @@ def _exit_times(chain: Callable, staged: Any, settings: _Settings) -> np.ndarray
         chain(stamps[1:], ask)
         found.append(stamps)
 
-    timed(once, **settings.block("exits"))
-    return np.array(found)
+    repeats = timed(once, **settings.block("exits"))
+    return np.array(found), repeats
 
 
 class _Layers:
@@ -304,8 +324,9 @@ class _Layers:
 
         self.profile, self.settings, self.sample = NodeProfile(prepared, folder, settings.threads), settings, sample
         self._call = call_overhead(prepared, settings.threads)
-        self._overhead = EventOverhead(folder, settings.clock)
-        self.calls: list[np.ndarray] = []
+        self._overhead = EventOverhead(folder, **settings.way)
+        self.calls: list[Repeats] = []
+        self.runs: list[Repeats] = []
 
     def warm(self) -> None:
         """Runs that are not kept."""
@@ -320,8 +341,10 @@ class _Layers:
             block["repeats"] = max(block["repeats"], FEWEST // ROUNDS)
         left = self.profile.most_runs - self.profile.runs
         if left > 0:
-            timed(lambda: self.profile.run(self.sample), **(block if "seconds" in block else {"repeats": min(block["repeats"], left)}))
-        self.calls.append(timed(self._call, repeats=40, clock=self.settings.clock)[0])
+            if "repeats" in block:
+                block["repeats"] = min(block["repeats"], left)
+            self.runs.append(timed(lambda: self.profile.run(self.sample), **block))
+        self.calls.append(timed(self._call, repeats=40, **self.settings.way))
         self._overhead.round()
 
     def frame(self, name: str, network: Network, total: Timing) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -329,7 +352,11 @@ class _Layers:
         from eesim.measure.profiling import free, settle, share
 
         durations, chain = self.profile.finish(), self._overhead.finish()
-        call = float(np.median(np.concatenate(self.calls)))
+        most = len(next(iter(durations.values()), ()))  # what was asked for beyond the most a profile holds was not run
+        kept, scales = (part[:most] for part in joined(self.runs).counted)
+        durations = {node: (values * scales)[kept] for node, values in durations.items()}
+        calls = joined(self.calls)
+        call = statistics([calls]).median
         raw = {node: summary(values).middle for node, values in durations.items()}
         target = max(total.median - call, 0.1 * total.median)
         overhead, scale = settle(np.array(list(raw.values())), chain, target)
@@ -346,7 +373,7 @@ class _Layers:
             rows.append(layer_row(name, layer, network.data_type, parts[layer.name], latency, values, inside.get(layer.name, "")))
         for operator, values in sorted(inserted.items()):
             rows.append(_extra(name, INSERTED.format(operator), operator, float(exact[1][operator][0]), values))
-        rows.append(_extra(name, CALL, "", total.median - target, np.concatenate(self.calls)))
+        rows.append(_extra(name, CALL, "", total.median - target, calls.durations))
         profiling = {"overhead_us": overhead / 1e3, "chain_us": chain / 1e3, "profiled_ms": sum(raw.values()) / 1e6, "call_ms": call / 1e6}
         profiling["scale"] = scale
         return pd.DataFrame(rows, columns=list(_COLUMNS)), profiling
@@ -385,7 +412,7 @@ def totals_frame(name: str, timings: list[Timing], energies: list[Energy | None]
         rows.append(
             {"network": name, "exit": place - 1 if place else None, "calls": calls[place]}
             | {column: found[key] / 1e6 for column, key in names.items()}
-            | {key: found[key] for key in ("repeats", "disturbed", "drift")}
+            | {key: found[key] for key in ("repeats", "disturbed", "drift", "left_out", "scaled")}
             | dict(zip(("energy_mj", "idle_mw"), power, strict=True))
         )
     return pd.DataFrame(rows).astype({"exit": "Int64"})
@@ -396,6 +423,10 @@ def doubts(total: Timing, clock: str) -> list[str]:
     found = []
     if abs(total.drift) > UNSTABLE:
         found.append(f"the latency drifted by {total.drift:+.0%} while it was measured; other programs, heat or a changing clock")
+    if total.left_out > UNSTABLE:
+        found.append(f"{total.left_out:.0%} of the repeats were left out: others slowed the machine down meanwhile")
+    if total.scaled:
+        found.append(f"the machine was slow all along: {total.scaled:.0%} of the repeats were scaled to its best speed, which is off by some 10 %")
     if total.disturbed > UNSTABLE:
         own = ", whose time the clock 'own' would leave out" if clock == "wall" else ""
         found.append(f"{total.disturbed:.0%} of the repeats were disturbed; other programs use the cores{own}")

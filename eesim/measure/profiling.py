@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import numpy as np
 import onnx
 
 from eesim.measure.onnx_model import Prepared, session
-from eesim.measure.timing import summary, timed
+from eesim.measure.timing import Repeats, statistics, summary, timed
+from eesim.measure.yardstick import yardstick
 from eesim.network.onnx_graph import Graph
 
 EVENTS = 150_000
@@ -255,17 +257,19 @@ def node_durations(events: list[dict[str, Any]], names: set[str], first: int = 0
 class EventOverhead:
     """By how much a node is longer in the profile than it is without, measured on a chain of nodes that do almost nothing."""
 
-    def __init__(self, folder: Path, clock: str = "wall"):
-        self._clock = clock
+    def __init__(self, folder: Path, clock: str = "wall", until: float = inf):
+        self._way: dict[str, Any] = {"clock": clock, "until": until}
         self._inputs = {"x": np.ones((1, 4), np.float32)}
         self._plain = [session(_chain(length)) for length in (0, CHAIN)]
         self._profiled = session(_chain(CHAIN), enable_profiling=True, profile_file_prefix=str(folder / "chain"))
-        self._times: list[list[np.ndarray]] = [[], []]
+        self._times: list[list[Repeats]] = [[], []]
 
     def round(self, repeats: int = 20) -> None:
         """Run the chain with and without the profile."""
         for each, times in zip(self._plain, self._times, strict=True):
-            times.append(timed(lambda each=each: each.run(None, self._inputs), repeats, clock=self._clock)[0])
+            times.append(timed(lambda each=each: each.run(None, self._inputs), repeats, **self._way))
+        if self._way["clock"] == "own":
+            yardstick().wait(self._way["until"])
         for _ in range(repeats):
             self._profiled.run(None, self._inputs)
 
@@ -275,7 +279,7 @@ class EventOverhead:
         events = json.loads(path.read_text(encoding="utf-8"))
         path.unlink(missing_ok=True)
         seen = [(event["dur"] + _WHOLE_US) * 1e3 for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-        empty, chain = (float(np.median(np.concatenate(times))) for times in self._times)
+        empty, chain = (statistics(times).median for times in self._times)
         return max(summary(np.array(seen)).middle - max(chain - empty, 0.0) / CHAIN, 0.0)
 
 

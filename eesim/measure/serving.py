@@ -8,6 +8,7 @@ thread is needed that would disturb the first.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +22,18 @@ from eesim.errors import BadInput
 from eesim.measure.machine import Machine, pinned, this_machine
 from eesim.measure.measuring import find_onnx
 from eesim.measure.staged import (
+    PATIENCE_S,
     SPIN_NS,
     Sample,
     StagedNetwork,
     StageTimes,
+    at_once,
     go_through,
     service_times,
     stage_times,
     times_of,
     together,
+    undisturbedly,
     wait_until,
 )
 from eesim.measure.timing import OUTLIER, clock_of, switches, undisturbed
@@ -69,6 +73,7 @@ def serve(
     spin_ns: int = SPIN_NS,
     clock: str = "wall",
     pin: bool = True,
+    patience_s: float = PATIENCE_S,
 ) -> Served:
     """Serve requests for real.
 
@@ -77,8 +82,10 @@ def serve(
     threshold : the smallest max-softmax that stops, for all exits or one for each but the last
     exits : int [n], the exit at which each request stops whatever the network says; softmax and comparison are made all the same
     spin_ns : how long before an arrival sleeping ends; larger is more exact, and takes the core from other programs
-    clock : 'wall', or 'own', which stands still while other programs have the core (then nothing is slept, since it stands still
-        there too); for machines that are shared
+    clock : 'wall', or 'own', for machines that are shared: it stands still while other programs have the core, or slow the machine
+        down (see `eesim.measure.yardstick`): it waits before a request, and a request that was disturbed is served once more with the clock
+        set back. Nothing is slept, since it would stand still there too.
+    patience_s : how long is waited at most by the clock 'own'
 
     Raises BadInput for arrivals that descend, and exits or thresholds that do not fit.
     """
@@ -91,9 +98,10 @@ def serve(
         raise BadInput(f"must be one exit of 0 to {network.exits - 1} for each of the {arrivals.size} requests", field="exits")
     samples = [network.example()] if samples is None else samples
     count, ask = arrivals.size, clock_of(clock)
-    spin_ns = spin_ns if clock == "wall" else INT64_MAX
+    patient, until = clock == "own", time.perf_counter() + patience_s
+    spin_ns = INT64_MAX if patient else spin_ns
     stamps = np.zeros((count, network.exits, 3), np.int64)
-    start, finish, left, said = (np.zeros(count, np.int64) for _ in range(4))
+    start, finish, left, said, origins = (np.zeros(count, np.int64) for _ in range(5))
     plan, wanted, number = arrivals.tolist(), forced.tolist(), len(samples)
     with pinned(1 if pin else os.cpu_count() or 1) as cores, undisturbed():
         for warm in range(min(20, count)):
@@ -101,12 +109,15 @@ def serve(
         lost = switches()
         origin = ask() + LEAD_NS
         for index in range(count):
-            start[index] = wait_until(origin + plan[index], ask, spin_ns)
-            left[index], said[index] = go_through(network, samples[index % number], bars, wanted[index], stamps[index], ask)
-            finish[index] = ask()
+            begun = wait_until(origin + plan[index], ask, spin_ns)
+            once = lambda: go_through(network, samples[index % number], bars, wanted[index], stamps[index], ask)  # noqa: B023, E731
+            start[index], finish[index], (left[index], said[index]) = undisturbedly(once, ask, until) if patient else at_once(once, ask, begun)
+            origin += start[index] - begun  # the clock stood still
+            origins[index] = origin
+            origin += ask() - finish[index] if patient else 0
         lost = switches() - lost
     requests = pd.DataFrame(
-        {"arrival_ns": arrivals, "start_ns": start - origin, "finish_ns": finish - origin, "exit": left.astype(np.int16), "prediction": said}
+        {"arrival_ns": arrivals, "start_ns": start - origins, "finish_ns": finish - origins, "exit": left.astype(np.int16), "prediction": said}
     )
     return Served(requests, times_of(start, finish, stamps), lost, cores)
 
@@ -137,13 +148,13 @@ class Comparison:
 
     runs : DataFrame with a row for each run and source: run, source, mean_ms, p50_ms, p95_ms, p99_ms (latency), utilization,
         exit_agreement (share of requests that left where the simulation says), preempted, disturbed (share of services that took
-        more than 1.5 medians of their exit). Sources: 'real'; 'stages' (simulated with the medians of stages measured in isolation,
-        right before and after the run); 'drawn' (each request with the stages of one of those repeats, drawn at random, so that what
-        varies in isolation varies); names of predictions that were given; 'replayed' (simulated with the very service
-        times of the real run: what is left is the queue).
+        more than 1.5 medians of their exit). Sources: 'real'; 'stages' (simulated with the means of stages measured in isolation,
+        one sample after the other, right before and after the run); 'drawn' (each request with the time of one of those samples that left at
+        its exit, drawn at random, so that what varies in isolation varies); names of predictions that were given; 'replayed'
+        (simulated with the very service times of the real run: what is left is the queue).
     differences : DataFrame with a row for each source but 'real': source, and of each figure the median over the runs of the
         relative difference from the real run; `<figure>_low` and `_high`: the smallest and largest of them
-    stages : all stage times in isolation; service_ns: int64 [E], of a request that leaves at each exit, from their medians
+    stages : all stage times in isolation; service_ns: int64 [E], of a request that leaves at each exit, from their means
     rate_hz : offered; requests : of each run; exits : int [n], where each request leaves in simulation
     forced : whether real requests were made to leave there, since there were no inputs
     """
@@ -164,12 +175,12 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """As plain data."""
-        segment, head, decision, request = self.stages.medians()
+        segment, head, decision, request = self.stages.means()
         names = ("workload", "threshold", "clock", "load", "rate_hz", "requests", "forced", "notes")
-        times = {"segment_ns": segment, "head_ns": head, "decision_ns": decision, "service_ns": self.service_ns}
+        times = {"segment_ns": segment, "head_ns": head, "decision_ns": decision, "request_ns": request, "service_ns": self.service_ns}
         tables = {"runs": self.runs.to_dict("records"), "differences": self.differences.to_dict("records"), "machine": self.machine.record()}
         plain = {name: values.tolist() for name, values in times.items()}
-        return {name: getattr(self, name) for name in names} | plain | {"request_ns": request} | tables
+        return {name: getattr(self, name) for name in names} | plain | tables
 
 
 def serving_versus_simulation(
@@ -182,7 +193,7 @@ def serving_versus_simulation(
     runs: int = 5,
     threshold: float | Sequence[float] = 0.9,
     predicted: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray | int]] | None = None,
-    repeats: int = 300,
+    repeats: int = 1000,
     seed: int = 0,
     spin_ns: int = SPIN_NS,
     clock: str = "wall",
@@ -197,7 +208,7 @@ def serving_versus_simulation(
     threshold : of max-softmax, for all exits or one for each but the last
     predicted : further simulations, name -> (segment_ns [E], head_ns [E], decision_ns [E] or number), such as those of a profile:
         ``price_network(...)`` has segment_ns and head_ns
-    repeats : of the stage times in isolation, half of them before each run and half after it
+    repeats : of the stage times in isolation (other test samples, that leave where the trace says), half of them before each run and half after
     spin_ns, clock : see `serve`
 
     Real exits come from float32 logits, simulated ones from the recorded trace, which may hold float16: they may differ at near ties.
@@ -226,11 +237,14 @@ def serving_versus_simulation(
     for name, values in given.items():
         if values.shape != (network.exits,):
             raise BadInput(f"'{name}' gives times of {values.size} exits, the network has {network.exits}", field="predicted")
+    others = np.random.default_rng((seed, 1)).permutation(len(view))[np.arange(repeats) % len(view)]
+    seen, forms = decided[others], None if samples is None else [samples[row] for row in others]
+    way = {"exits": seen, "repeats": -(-repeats // 2), "clock": clock}
     with pinned(1) as cores:
-        hot = stage_times(network, order, repeats=-(-repeats // 2), clock=clock)
+        hot = stage_times(network, forms, **way)
         busy = float(hot.service_ns()[exits].mean())
         rate, gap = load * 1e9 / busy, int(busy / load * max(1 - load, 0.0))
-        isolated = lambda: stage_times(network, order, repeats=-(-repeats // 2), clock=clock, gap_ns=gap, spin_ns=spin_ns)  # noqa: E731
+        isolated = lambda: stage_times(network, forms, gap_ns=gap, spin_ns=spin_ns, **way)  # noqa: E731
         measured = [isolated()]
         found = []
         for run in range(runs):
@@ -248,8 +262,8 @@ def serving_versus_simulation(
             }
             timeline = real.requests["start_ns"].to_numpy(), real.requests["finish_ns"].to_numpy()
             found.append({"run": run, "source": "real", **figures(arrivals, *timeline), **about})
-            lottery = np.random.default_rng((seed, run)).integers(0, len(around.request), requests)
-            predictions = {"stages": around.service_ns()[exits], "drawn": around.each_ns()[lottery, exits]}
+            lottery = np.random.default_rng((seed, run, 2))
+            predictions = {"stages": around.service_ns()[exits], "drawn": around.draw(exits, lottery)}
             predictions |= {name: values[exits] for name, values in given.items()} | {"replayed": own}
             for name, service in predictions.items():
                 found.append({"run": run, "source": name, **figures(arrivals, *simulated(arrivals, service)), **about})

@@ -10,18 +10,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from eesim.errors import BadInput
 from eesim.measure.onnx_model import part_of, prepare, session, tensor_owners
 from eesim.measure.timing import clock_of, undisturbed
+from eesim.measure.yardstick import yardstick
 from eesim.units import INT64_MAX
 
 Sample = Mapping[str, np.ndarray]
 SPIN_NS = 200_000
 """The last so many ns before a due time are spun, for sleeping wakes up late; what is longer is slept."""
+
+
+PATIENCE_S = 60.0
+"""By the clock 'own' a machine that is slow is waited for so long at most, for each run or block of repeats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +131,10 @@ class StagedNetwork:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What each part took, one after the other on this machine: int64 [n, E] in ns.
+    """What each part took, for n samples one after the other on this machine: int64 [n, E] in ns, -1 for stages that were not reached.
 
     segment : running segment e; head : running head e; decision : the softmax of exit e and its comparison with a bar, 0 for the last;
-    request : int64 [n]: everything else about a request (taking its input, the answer of the last exit, stamps).
+    request : int64 [n]: everything else about a request (taking its input, the answer, giving memory back).
     """
 
     segment: np.ndarray
@@ -140,26 +145,54 @@ class StageTimes:
     def __getitem__(self, rows: slice | np.ndarray) -> StageTimes:
         return StageTimes(self.segment[rows], self.head[rows], self.decision[rows], self.request[rows])
 
-    def medians(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """segment_ns, head_ns, decision_ns int64 [E], and request_ns: the numbers that a simulation needs."""
-        middle = lambda values: np.rint(np.median(values, axis=0)).astype(np.int64)  # noqa: E731
-        return middle(self.segment), middle(self.head), middle(self.decision), int(middle(self.request))
+    @property
+    def exit(self) -> np.ndarray:
+        """Where each sample left, int64 [n]."""
+        return (self.segment >= 0).sum(axis=1) - 1
 
+    @property
     def each_ns(self) -> np.ndarray:
-        """The same for every repeat, int64 [n, E]; where all its stages ran. See `service_ns`."""
-        return np.cumsum(self.segment + self.head + self.decision, axis=1) + self.request[:, None]
+        """What each sample took, int64 [n]."""
+        return sum((part.clip(0).sum(axis=1) for part in (self.segment, self.head, self.decision)), self.request)
+
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """segment_ns, head_ns, decision_ns and request_ns int64 [E]: the numbers that a simulation needs.
+
+        Means, for they are what loads a server. Of stages over the samples that reached them (0 where none did), of requests over those that
+        left there (over all, where none did).
+        """
+
+        def mean(values: np.ndarray, rows: np.ndarray, otherwise: float = 0.0) -> float:
+            return float(values[rows].mean()) if rows.any() else otherwise
+
+        exits, left, always = range(self.segment.shape[1]), self.exit, float(self.request.mean())
+        stages = [[mean(part[:, e], part[:, e] >= 0) for e in exits] for part in (self.segment, self.head, self.decision)]
+        found = [np.rint(values).astype(np.int64) for values in (*stages, [mean(self.request, left == e, always) for e in exits])]
+        return found[0], found[1], found[2], found[3]
 
     def service_ns(self) -> np.ndarray:
-        """Time of a request that leaves at each exit with every head and decision on the way, from the medians, int64 [E]."""
-        return service_times(*self.medians())
+        """Time of a request that leaves at each exit with every head and decision on the way, from the means, int64 [E]."""
+        return service_times(*self.means())
+
+    def draw(self, exits: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Service times int64 [m] of requests that leave at `exits` [m]: each that of a sample which left there (its mean, where none did)."""
+        drawn, own, left = self.service_ns()[exits], self.each_ns, self.exit
+        for exit in np.unique(exits):
+            known = own[left == exit]
+            if known.size:
+                drawn[exits == exit] = random.choice(known, int((exits == exit).sum()))
+        return drawn
 
 
-def service_times(segment_ns: np.ndarray, head_ns: np.ndarray, decision_ns: np.ndarray | int = 0, request_ns: int = 0) -> np.ndarray:
-    """Time of a request that leaves at exit e after every head and decision on the way, int64 [E]. decision_ns: [E], the last is not asked."""
+def service_times(segment_ns: np.ndarray, head_ns: np.ndarray, decision_ns: np.ndarray | int = 0, request_ns: np.ndarray | int = 0) -> np.ndarray:
+    """Time of a request that leaves at exit e after every head and decision on the way, int64 [E].
+
+    decision_ns : [E], the last is not asked; request_ns : by exit [E], or one for all
+    """
     segments, heads = np.asarray(segment_ns, np.int64), np.asarray(head_ns, np.int64)
     decisions = np.broadcast_to(np.asarray(decision_ns, np.int64), segments.shape).copy()
     decisions[-1] = 0
-    return np.cumsum(segments + heads + decisions) + int(request_ns)
+    return np.cumsum(segments + heads + decisions) + np.asarray(request_ns, np.int64)
 
 
 def confidence(logits: np.ndarray) -> float:
@@ -211,15 +244,18 @@ def stage_times(
     network: StagedNetwork,
     samples: Sequence[Sample] | None = None,
     *,
+    exits: np.ndarray | None = None,
     repeats: int = 300,
     warmup: int = 30,
     clock: str = "wall",
     gap_ns: int = 0,
     spin_ns: int = SPIN_NS,
 ) -> StageTimes:
-    """Run samples one after the other through all stages, never stopping, and time each part; the first `warmup` are not kept.
+    """Run samples one after the other in stages, and time each part; the first `warmup` are not kept.
 
     samples : met in order and repeated; by default one that is made up
+    exits : int, one for each sample (any number without samples), where it leaves; by default none leaves before the last. Stages that are
+        seldom reached are slower when they are (colder caches) and make the others faster, so a server is best predicted with its own exits.
     clock : 'wall' or 'own', see `eesim.measure.timing.CLOCKS`
     gap_ns : pause before each repeat, as a server waits for its next request: caches and clock rates are then those of a server that
         has waited, not of one that never rests
@@ -230,18 +266,40 @@ def stage_times(
     samples = [network.example()] if samples is None else samples
     if not len(samples) or repeats < 1:
         raise BadInput("stage times need at least one sample and one repeat")
-    count, exits, ask = repeats + warmup, network.exits, clock_of(clock)
-    stamps = np.zeros((count, exits, 3), np.int64)
+    count, ask = repeats + warmup, clock_of(clock)
+    plan = [-1] if exits is None else np.asarray(exits, np.int64).tolist()
+    stamps = np.zeros((count, network.exits, 3), np.int64)
     whole = np.zeros((count, 2), np.int64)
-    bars = [np.inf] * exits
+    bars = [np.inf] * network.exits
+    until = time.perf_counter() + PATIENCE_S
     with undisturbed():
         for index in range(count):
             if gap_ns:
                 wait_until(ask() + gap_ns, ask, spin_ns if clock == "wall" else INT64_MAX)
-            whole[index, 0] = ask()
-            go_through(network, samples[index % len(samples)], bars, -1, stamps[index], ask)
-            whole[index, 1] = ask()
+            once = lambda: go_through(network, samples[index % len(samples)], bars, plan[index % len(plan)], stamps[index], ask)  # noqa: B023, E731
+            *whole[index], _ = undisturbedly(once, ask, until) if clock == "own" else at_once(once, ask, ask())
     return times_of(whole[:, 0], whole[:, 1], stamps)[warmup:]
+
+
+T = TypeVar("T")
+
+
+def at_once(once: Callable[[], T], ask: Callable[[], int], begun: int) -> tuple[int, int, T]:
+    """Start, which is `begun`, finish, and what `once` returns."""
+    said = once()
+    return begun, ask(), said
+
+
+def undisturbedly(once: Callable[[], T], ask: Callable[[], int], until: float) -> tuple[int, int, T]:
+    """The same when the machine is not slow before and after; else again, until `until` (of `time.perf_counter`)."""
+    stick = yardstick()
+    while True:
+        stick.wait(until)
+        start = ask()
+        said = once()
+        finish = ask()
+        if not stick.slow(stick.read()) or time.perf_counter() > until:
+            return start, finish, said
 
 
 def wait_until(due: int, ask: Callable[[], int], spin_ns: int) -> int:

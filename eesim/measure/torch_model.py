@@ -16,7 +16,7 @@ from eesim.errors import BadInput, choose
 from eesim.measure.energy import find_meter, idle_power, measure_energy
 from eesim.measure.machine import pinned, this_machine
 from eesim.measure.measuring import _COLUMNS, ROUNDS, Measurement, _extra, _Settings, doubts, layer_row, totals_frame
-from eesim.measure.timing import clock_of, summary, timed, warm
+from eesim.measure.timing import Repeats, clock_of, joined, statistics, summary, timed, warm
 from eesim.network.layer import Layer, convolution_kind
 
 BETWEEN = "(between modules)"
@@ -95,23 +95,23 @@ def _measure(place: str, module: Any, inputs: tuple, settings: _Settings, cores:
         notes.append("exit by exit nothing was measured: the module has no `segments` and `heads` that can be called in turn")
     leaves = _Leaves(module, torch, ask, settings.device == "cuda")
     warm(run, settings.warmup)
-    timings: list[list[np.ndarray]] = [[], []]
+    rounds: list[Repeats] = []
+    chains: list[Repeats] = []
     stamps: list[np.ndarray] = []
     for _ in range(ROUNDS):
-        for found, part in zip(timings, timed(run, **settings.block("whole")), strict=True):
-            found.append(part)
+        rounds.append(timed(run, **settings.block("whole")))
         with leaves:
-            timed(leaves.once(run), **settings.block("layers"))
+            leaves.repeats.append(timed(leaves.once(run), **settings.block("layers")))
         if chain is not None:
-            timed(lambda: stamps.append(chain(wait)), **settings.block("exits"))
+            chains.append(timed(lambda: stamps.append(chain(wait)), **settings.block("exits")))
         settings.progress(1)
-    total = summary(*map(np.concatenate, timings))
+    total = statistics(rounds)
     timing = [total]
     if chain is not None:
         times = np.array(stamps)  # [n, 1 + 2 E]: start, then the end of each segment and head
         spans = np.diff(times, axis=1)
         through = np.cumsum(spans[:, 0::2], axis=1) + spans[:, 1::2]
-        timing += [summary(through[:, exit]) for exit in range(through.shape[1])]
+        timing += [summary(through[:, exit], counted=joined(chains).counted) for exit in range(through.shape[1])]
     meter = find_meter(settings.device)
     energies = [measure_energy(meter, run, idle_power(meter)), *[None] * (len(timing) - 1)]
     notes += [meter.why_not] if meter.why_not else []
@@ -172,6 +172,7 @@ class _Leaves:
         self._open: dict[str, Any] = {}
         self._now: list[tuple[str, Any, Any]] = []
         self.runs: list[dict[str, float]] = []
+        self.repeats: list[Repeats] = []
 
     def __enter__(self) -> _Leaves:
         for name, part in self.leaves.items():
@@ -213,7 +214,8 @@ class _Leaves:
 
     def frame(self, place: str, total: Any) -> tuple[pd.DataFrame, dict[str, float]]:
         """The table of leaf modules; where they sum to more than the whole (hooks take time too), they are scaled to it."""
-        values = {name: np.array([run.get(name, 0.0) for run in self.runs]) for name in self.layers}
+        kept, scales = joined(self.repeats).counted
+        values = {name: (np.array([run.get(name, 0.0) for run in self.runs]) * scales)[kept] for name in self.layers}
         middles = {name: summary(each).middle for name, each in values.items()}
         whole = sum(middles.values())
         scale = min(1.0, total.median / whole) if whole else 1.0

@@ -181,7 +181,7 @@ def rehearse(mechanism: Mechanism, observed: np.ndarray, streams: np.ndarray, me
     except IndexError as error:
         room = f"scratch holds {max(mechanism.scratch, 1)} numbers, memory {memory.shape[1]}, observed {observed.shape[1]} x {observed.shape[2]}"
         raise BadInput(f"mechanism '{mechanism.name}': IndexError in its step: {error} ({room})", file=own_file(mechanism)) from error
-    except Exception:
+    except Exception:  # whatever else it raises it raises again when it is really asked, where it is reported
         pass
     _REHEARSED.add(known)
 
