@@ -146,17 +146,8 @@ def measure_model(
     if clock_of(clock) is not CLOCKS["wall"] and (device != "cpu" or threads > 1):
         raise BadInput("the own clock of a thread sees nothing of other threads and devices; use it with one thread on the cpu", field="clock")
     seconds = SECONDS if repeats is None and seconds is None else seconds
-    settings = _Settings(
-        device,
-        int(threads),
-        warmup,
-        repeats,
-        seconds,
-        seed,
-        clock,
-        progress or _nothing,
-        time.perf_counter() + PATIENCE * (seconds or SECONDS) + LONGEST_S,
-    )
+    until = time.perf_counter() + PATIENCE * (seconds or SECONDS) + LONGEST_S
+    settings = _Settings(device, int(threads), warmup, repeats, seconds, seed, clock, progress or _nothing, until)
     if runtime == "torch":
         from eesim.measure.torch_model import measure_torch
 

@@ -47,8 +47,8 @@ class Yardstick:
 
     @property
     def level(self) -> float:
-        """The quantile LEVEL of all readings so far; found again when there are 10 % more of them."""
-        if len(self.readings) >= 1.1 * self._known:
+        """The quantile LEVEL of all readings so far; found again when there are 10 % more of them; infinite before the first."""
+        if self.readings and len(self.readings) >= 1.1 * self._known:
             self._level, self._known = float(np.quantile(self.readings, LEVEL)), len(self.readings)
         return self._level
 
