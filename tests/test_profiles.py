@@ -124,6 +124,13 @@ def test_clock_scales_time() -> None:
         (lambda d: d["cost_model"].update(model="lineal"), ("cost_model.model", "did you mean 'linear'?")),
         (lambda d: d.pop("energy_scope"), ("energy_scope", "missing")),
         (lambda d: d["sources"][0].update(kind="guessed"), ("sources.0.kind", "guessed")),
+        (lambda d: d["sources"][0].update(error={"latency_held_out_median": -1.0}), ("latency_held_out_median", "-1.0")),
+        (lambda d: d.update(fitted_over={"in8": {}}), ("fitted_over", "did you mean 'int8'?")),
+        (lambda d: d.update(fitted_over={"int8": {"convv": {"macs": [1, 2], "elements": [1, 2]}}}), ("fitted_over.int8", "did you mean 'conv'?")),
+        (lambda d: d.update(fitted_over={"int8": {"conv": {"macs": [3, 2], "elements": [1, 2]}}}), ("fitted_over.int8.conv.macs", "in this order")),
+        (lambda d: d.update(measured_layers={"int": {"Conv": {"ns": 1.0}}}), ("measured_layers", "unknown data type 'int'")),
+        (lambda d: d["cost_model"].update(input={"in8": {"per_call": 1.0}}), ("cost_model.input", "did you mean 'int8'?")),
+        (lambda d: d["cost_model"].update(energy={"int8": {"convv": {}}}), ("cost_model.energy.int8", "did you mean 'conv'?")),
     ],
 )
 def test_a_wrong_profile_gives_one_line(wrong, edit, parts: tuple[str, ...]) -> None:

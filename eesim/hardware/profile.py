@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from eesim.bundled import find_profile
 from eesim.errors import BadInput, unknown
@@ -94,15 +94,24 @@ class Source(Strict):
     covers: list[str]
     kind: Literal["measured", "fitted", "datasheet", "assumed"]
     origin: str
-    error: dict[str, float] | None = None
+    error: dict[str, NonNegative] | None = None
     """For fitted numbers: errors on held-out cases by name, as fractions (0.09 is 9 %)."""
+
+
+def _ascending(span: list[int]) -> list[int]:
+    if not 0 <= span[0] <= span[1]:
+        raise ValueError(f"{span} must be the smallest and the largest size, in this order")
+    return span
+
+
+Sizes = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
 class Span(Strict):
     """Sizes of the layers of one kind that a fit has seen: smallest and largest MACs, and elements read, written and stored."""
 
-    macs: Annotated[list[int], Field(min_length=2, max_length=2)]
-    elements: Annotated[list[int], Field(min_length=2, max_length=2)]
+    macs: Sizes
+    elements: Sizes
 
 
 class Uncertainty(Strict):
@@ -262,14 +271,26 @@ def _read(path: Path, stamped: tuple) -> Profile:
     return profile
 
 
+def _by_data_type(profile: Profile) -> Iterator[tuple[str, dict[str, Iterable[str]]]]:
+    """Every table of the file that goes by data type: its place, and data type -> the layer kinds it names."""
+    parameters, data = profile.parameters, profile.data
+    yield "cost_model.data_types", parameters.data_types
+    energy = getattr(parameters, "energy", None) or {}
+    yield "cost_model.energy", {data_type: rates if isinstance(rates, dict) else () for data_type, rates in energy.items()}
+    yield "cost_model.input", dict.fromkeys(getattr(parameters, "input", None) or {}, ())
+    yield "fitted_over", data.fitted_over
+    yield "measured_layers", dict.fromkeys(data.measured_layers, ())
+
+
 def _check_consistency(profile: Profile) -> None:
     path, data = profile.path, profile.data
-    for data_type, kinds in profile.parameters.data_types.items():
-        if data_type not in ITEM_BYTES:
-            raise unknown("data type", data_type, ITEM_BYTES, file=path, field="cost_model.data_types")
-        for kind in kinds:
-            if kind not in KINDS:
-                raise unknown("layer kind", kind, KINDS, file=path, field=f"cost_model.data_types.{data_type}")
+    for field, table in _by_data_type(profile):
+        for data_type, kinds in table.items():
+            if data_type not in ITEM_BYTES:
+                raise unknown("data type", data_type, ITEM_BYTES, file=path, field=field)
+            for kind in kinds:
+                if kind not in KINDS:
+                    raise unknown("layer kind", kind, KINDS, file=path, field=f"{field}.{data_type}")
     if data.data_type not in profile.parameters.data_types:
         raise unknown("data type", data.data_type, profile.parameters.data_types, file=path, field="data_type")
     if data.default_operating_point not in data.operating_points:
