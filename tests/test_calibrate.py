@@ -72,6 +72,21 @@ def test_rates_come_out_of_measurements_with_noise(base):
     assert power == pytest.approx(30.0, rel=0.05) and energy.what == "energy"
 
 
+def test_what_few_networks_do_not_settle_has_the_error_of_the_whole_and_power_is_not_claimed(tmp_path):
+    device = load_profile("stm32h7a3-xcubeai")
+    few = [Case(case.name, case.group, case.layers, 1e3 * case.latency_ns) for case in cases(5, noise=0.2)]
+    found = calibrate(device, few, name="few", origin="made up")
+    profile = load_profile(write_profile(found.document, tmp_path / "few.yaml"))
+    unsettled = [item.name for item in found.quantities[0].coefficients if item.settled < 0.5]
+    assert unsettled and {profile.source(f"cost_model.data_types.int8.{name}").kind for name in unsettled} == {"fitted"}
+    assert profile.source("cost_model.data_types.int8.recurrent.per_mac").kind == "assumed", "in no measured network"
+    assert set(profile.fitted_over["int8"]) == set(TRUE)
+    assert profile.stated_error("latency") == pytest.approx(found.quantities[0].errors["latency_held_out_median"], abs=1e-4)
+    power = profile.source("operating_points.3.3V.active_mw.default")
+    assert power.kind == "assumed" and power.error is None and profile.stated_error("energy") is None, "the base's is not this device's"
+    assert profile.source("operating_points.3.3V.clock_mhz").kind == "datasheet" and check_profile(profile) == []
+
+
 def test_a_few_bad_measurements_do_not_bend_the_fit(base):
     good = cases(150)
     bad = [case if index % 15 else Case(case.name, case.group, case.layers, case.latency_ns * 4, None) for index, case in enumerate(good)]

@@ -18,7 +18,7 @@ from eesim.files import check_writable
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Instead of --repeats; by default 3 for each network.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of made-up inputs, and of weights where a file has none.")
 @click.option(
-    "--clock", type=click.Choice(["wall", "own"]), default="wall", show_default=True, help="own: without what other programs take from this one."
+    "--clock", type=click.Choice(["wall", "own"]), default="wall", show_default=True, help="own: the machine at its fastest, others left out."
 )
 @click.option("--csv", "csv_file", metavar="FILE", help="Write network, layer, latency_ms, energy_mj, as `eesim calibrate` reads them.")
 @click.option("--out", "-o", metavar="P.yaml", help="Write a profile of this machine.")

@@ -20,7 +20,7 @@ SECONDS, RUNS, CLOCK, LEARN_S = 3.0, 5, "own", 15.0
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=SECONDS, show_default=True, help="Measured for each network here.")
 @click.option("--runs", type=click.IntRange(min=1), default=RUNS, show_default=True, help="Of serving, each with other arrivals.")
 @click.option(
-    "--clock", type=click.Choice(["wall", "own"]), default=CLOCK, show_default=True, help="own: without what other programs take from this one."
+    "--clock", type=click.Choice(["wall", "own"]), default=CLOCK, show_default=True, help="own: the machine at its fastest, others left out."
 )
 @format_option
 @example("eesim validate --only microcontrollers", "EESIM_RAW_DATA=DIR eesim validate --out hwprofiles")

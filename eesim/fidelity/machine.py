@@ -35,6 +35,8 @@ def exits_of_other_networks(measurements: Sequence[Measurement], folder, progres
             errors.append(predicted / (row.latency_ms * 1e6) - 1)
         progress(1)
     disturbed = float(np.mean([measurement.totals.disturbed.mean() for measurement in measurements]))
-    note = f"{len(measurements)} networks, {len(errors)} exits; {disturbed:.0%} of the repeats were disturbed by other programs"
+    left_out, scaled = (float(np.mean([measurement.totals[share].mean() for measurement in measurements])) for share in ("left_out", "scaled"))
+    note = f"{len(measurements)} networks, {len(errors)} exits; of the repeats {left_out:.0%} were left out since the machine was slow, "
+    note += f"{scaled:.0%} were scaled, and {disturbed:.0%} of those that count were disturbed"
     how = "each network predicted from the others"
     return finding("this machine, exits", f"{measurements[0].clock} clock", "latency", np.array(errors), how, note=note)

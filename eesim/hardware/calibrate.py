@@ -284,13 +284,11 @@ def _finish(document, base: Profile, name: str, origin: str, cases: Sequence[Cas
     document["cost_model"].pop("input", None)  # the layers explain whole networks, with what is done to their input
     document["title"] = f"{document['title']}, calibrated"
     spans: dict[str, dict[str, list[int]]] = {}
-    settled = {item.name.split(".")[0] for item in quantities[0].coefficients if item.settled >= SETTLED}
     for case in cases:
         for layer in case.layers:
-            if layer.kind in settled:
-                span = spans.setdefault(layer.kind, {"macs": [layer.macs, layer.macs], "elements": [layer.elements, layer.elements]})
-                for size, value in (("macs", layer.macs), ("elements", layer.elements)):
-                    span[size] = [min(span[size][0], value), max(span[size][1], value)]
+            span = spans.setdefault(layer.kind, {"macs": [layer.macs, layer.macs], "elements": [layer.elements, layer.elements]})
+            for size, value in (("macs", layer.macs), ("elements", layer.elements)):
+                span[size] = [min(span[size][0], value), max(span[size][1], value)]
     document["fitted_over"] = {**document.get("fitted_over", {}), data_type: spans}
     document.pop("measured_layers", None)
     document["notes"] = [f"Calibrated from {base.name} on {len(cases)} measurements: {origin}.", *document.get("notes", [])]
@@ -303,12 +301,15 @@ def _finish(document, base: Profile, name: str, origin: str, cases: Sequence[Cas
                 covers[item.settled >= SETTLED].append(f"cost_model.{section}.{data_type}.{item.name}")
             else:
                 covers[item.settled >= SETTLED].append(f"operating_points.{place}.active_mw.{item.name.removesuffix(' mW')}")
-    rest = f"as in {base.name}, scaled to this device: the measurements do not settle it"
+    rest = f"as in {base.name}, scaled to this device: no measured network has it"
+    tied = f"{origin}; their ratios stay near those of {base.name}, for these networks do not settle each; errors on networks left out of the fit"
     for section in ("data_types", "energy"):
         if document["cost_model"].get(section):
             document["cost_model"][section] = {data_type: document["cost_model"][section][data_type]}
     sources = [source("fitted", f"{origin}; errors on networks left out of the fit", covers[True], errors)] if covers[True] else []
-    sources.append(source("assumed", rest, [*covers[False], "cost_model.data_types.*", "cost_model.energy.*"]))
+    if covers[False]:
+        sources.append(source("fitted", tied, covers[False], errors))
+    sources.append(source("assumed", rest, ["cost_model.data_types.*", "cost_model.energy.*"]))
     others = [f"cost_model.{key}" for key in ("cache_kib", "channel_multiple") if document["cost_model"].get(key) is not None]
     if others:
         sources.append(source("assumed", f"as in {base.name}", others))
@@ -318,6 +319,11 @@ def _finish(document, base: Profile, name: str, origin: str, cases: Sequence[Cas
         kept = [path for path in entry["covers"] if not path.startswith(gone)]
         if powers:
             kept = [path for path in kept if "active_mw" not in path]
+        if len(quantities) == 1 and entry["kind"] in ("fitted", "measured"):  # energies were not measured here
+            power = [path for path in kept if "_mw" in path]
+            kept = [path for path in kept if path not in power]
+            if power:
+                sources.append(source("assumed", f"power of {base.name}, not measured for this calibration ({entry['kind']} there)", power))
         if kept:
             sources.append({**entry, "covers": kept})
     if powers:

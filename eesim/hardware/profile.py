@@ -232,9 +232,15 @@ class Profile:
 
         statistic : 'median' or 'max'. With several operating points or data types, the largest of theirs.
         """
-        cases = ("unseen_network", "held_out", "held_out_steady", "leave_one_out")
-        stated = [[source.error.get(f"{quantity}_{case}_{statistic}") for case in cases] for source in self.sources if source.error]
+        cases = ("unseen_network", "held_out", "leave_one_out")
+        stated = [[self._worst_of(source.error, f"{quantity}_{case}", statistic) for case in cases] for source in self.sources if source.error]
         found = [next((error for error in errors if error is not None), None) for errors in stated]
+        return max((error for error in found if error is not None), default=None)
+
+    @staticmethod
+    def _worst_of(errors: dict[str, float], case: str, statistic: str) -> float | None:
+        """Where a case is split (energy of long-running and of short kernels), the larger error."""
+        found = (errors.get(f"{case}{split}_{statistic}") for split in ("", "_steady", "_short"))
         return max((error for error in found if error is not None), default=None)
 
     @cached_property

@@ -17,7 +17,7 @@ from eesim.files import write_text
 from eesim.measure.energy import Energy, find_meter, idle_power, measure_energy
 from eesim.measure.machine import Machine, pinned, this_machine
 from eesim.measure.onnx_model import DEVICES, Prepared, prepare, session
-from eesim.measure.timing import CLOCKS, FEWEST, PATIENCE, Repeats, Timing, clock_of, joined, statistics, summary, timed, undisturbed, warm
+from eesim.measure.timing import CLOCKS, FEWEST, LONGEST_S, PATIENCE, Repeats, Timing, clock_of, joined, statistics, summary, timed, undisturbed, warm
 from eesim.network.layer import ITEM_BYTES, Layer
 from eesim.network.network import Network
 
@@ -27,8 +27,6 @@ SECONDS = 3.0
 ROUNDS = 5
 """Whole network, layers and exits take turns so often, so that a machine that changes meanwhile changes for all of them."""
 SHARES = {"whole": 0.4, "layers": 0.35, "exits": 0.25}
-LONGEST_S = 30.0
-"""By the clock 'own' a slow machine is waited for so long at most, for each network."""
 UNSTABLE = 0.1
 """Above this drift, or this share of disturbed repeats, a measurement is called doubtful."""
 ROWS = ("network", "layer", "latency_ms", "energy_mj")
@@ -134,8 +132,9 @@ def measure_model(
     warmup : runs before; by default until the time is stable.
     repeats, seconds : of the whole network; without either 3 s together with layers and exits.
     seed : of made-up inputs, and of weights where the file has none.
-    clock : 'wall', or 'own', which stands still while other programs have the core, and leaves out what was measured while they slowed
-        the machine down (see `eesim.measure.yardstick`): for machines that are shared.
+    clock : 'wall', or 'own', which stands still while other programs have the core, and leaves out what was measured while
+        the machine was slower than it can be (see `eesim.measure.yardstick`): for machines that are shared. A machine that grows hot and
+        slow under its own load shows its cool speed so. Takes up to PATIENCE times as long and LONGEST_S more.
     progress : called with 1, ROUNDS times.
 
     Latency with the device 'cuda' is that of a call: inputs go to the device and answers come back.
@@ -415,7 +414,7 @@ def doubts(total: Timing, clock: str) -> list[str]:
     if abs(total.drift) > UNSTABLE:
         found.append(f"the latency drifted by {total.drift:+.0%} while it was measured; other programs, heat or a changing clock")
     if total.left_out > UNSTABLE:
-        found.append(f"{total.left_out:.0%} of the repeats were left out: others slowed the machine down meanwhile")
+        found.append(f"{total.left_out:.0%} of the repeats were left out: the machine was slower than it can be: others use it, or it grows hot")
     if total.scaled:
         found.append(f"the machine was slow all along: {total.scaled:.0%} of the repeats were scaled to its best speed, which is off by some 10 %")
     if total.disturbed > UNSTABLE:

@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +256,7 @@ def node_durations(events: list[dict[str, Any]], names: set[str], first: int = 0
 class EventOverhead:
     """By how much a node is longer in the profile than it is without, measured on a chain of nodes that do almost nothing."""
 
-    def __init__(self, folder: Path, clock: str = "wall", until: float = inf):
+    def __init__(self, folder: Path, clock: str = "wall", until: float = 0.0):
         self._way: dict[str, Any] = {"clock": clock, "until": until}
         self._inputs = {"x": np.ones((1, 4), np.float32)}
         self._plain = [session(_chain(length)) for length in (0, CHAIN)]

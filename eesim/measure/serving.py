@@ -83,8 +83,8 @@ def serve(
     exits : int [n], the exit at which each request stops whatever the network says; softmax and comparison are made all the same
     spin_ns : how long before an arrival sleeping ends; larger is more exact, and takes the core from other programs
     clock : 'wall', or 'own', for machines that are shared: it stands still while other programs have the core, or slow the machine
-        down (see `eesim.measure.yardstick`): it waits before a request, and a request that was disturbed is served once more with the clock
-        set back. Nothing is slept, since it would stand still there too.
+        down (see `eesim.measure.yardstick`): it waits before a request, and a request that was disturbed is served again with the clock
+        set back, while there is patience. Nothing is slept, since it would stand still there too.
     patience_s : how long is waited at most by the clock 'own'
 
     Raises BadInput for arrivals that descend, and exits or thresholds that do not fit.

@@ -258,7 +258,7 @@ def stage_times(
         seldom reached are slower when they are (colder caches) and make the others faster, so a server is best predicted with its own exits.
     clock : 'wall' or 'own', see `eesim.measure.timing.CLOCKS`
     gap_ns : pause before each repeat, as a server waits for its next request: caches and clock rates are then those of a server that
-        has waited, not of one that never rests
+        has waited, not of one that never rests; by the clock 'own' the yardstick is read after it, here and in `serve` alike
     spin_ns : as in `eesim.measure.serving.serve`
 
     Not pinned: see `eesim.measure.machine.pinned`.

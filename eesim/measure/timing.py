@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +29,10 @@ CHUNK_NS = 10_000_000
 """With the clock 'own' the yardstick is read so often."""
 PATIENCE = 3.0
 """Where the machine is slow at times, what is measured may take so many times as long; and longer only for the FEWEST undisturbed repeats."""
+
+
+LONGEST_S = 30.0
+"""By the clock 'own' a slow machine is waited for so long at most."""
 
 
 def clock_of(name: str) -> Callable[[], int]:
@@ -139,18 +142,19 @@ def undisturbed() -> Iterator[None]:
 
 
 def timed(
-    run: Callable[[], object], repeats: int | None = None, seconds: float | None = None, clock: str = "wall", until: float = inf
+    run: Callable[[], object], repeats: int | None = None, seconds: float | None = None, clock: str = "wall", until: float | None = None
 ) -> Repeats:  # fmt: skip
     """`run()` again and again, by a clock of CLOCKS.
 
     As often as `repeats` says, or as fits into `seconds` (of the wall clock), between FEWEST and MOST. With the clock 'own' there is a pause
-    while the machine is slow, and repeats that met it are made again; `until` (of `time.perf_counter`) nothing is waited for any more.
+    while the machine is slow, and repeats that met it are made again; `until` (of `time.perf_counter`, LONGEST_S from now without)
+    nothing is waited for any more.
     """
     ask = clock_of(clock)
     least, most = (repeats, repeats) if repeats is not None else (FEWEST, MOST)
     with undisturbed():
         if clock == "own":
-            return _patiently(run, ask, least, most, seconds, until)
+            return _patiently(run, ask, least, most, seconds, time.perf_counter() + LONGEST_S if until is None else until)
         end = 0 if seconds is None else time.perf_counter_ns() + int(seconds * 1e9)
         durations, lost = _block(run, ask, least, most, end)
     return Repeats(np.array(durations, np.int64), np.array(lost, bool), np.full(len(durations), np.nan))

@@ -46,16 +46,16 @@ def turns(clock: str) -> int:
 
 
 def _middle(tried: list[Measurement]) -> Measurement:
-    """Of the passes within ALIKE of the fastest the one in the middle, for the fastest of several was lucky; the others met a slower machine.
+    """Of the passes within ALIKE of the fastest the (lower) middle one, for the fastest of many was lucky; the others met a slower machine.
 
     Passes during which the machine was slow all along count only if it was so in all of them.
     """
-    most, least = (pick(measurement.latency_ms for measurement in tried) for pick in (max, min))
     steady = [measurement for measurement in tried if not measurement.totals.scaled.any()] or tried
     ordered = sorted(steady, key=lambda measurement: measurement.latency_ms)
     alike = [measurement for measurement in ordered if measurement.latency_ms <= ALIKE * ordered[0].latency_ms]
     kept = alike[(len(alike) - 1) // 2]
+    least, most = ordered[0].latency_ms, ordered[-1].latency_ms
     if most <= UNLIKE * least:
         return kept
-    note = f"{len(alike)} of {len(tried)} passes agreed and count; the slowest took {most / least:.1f} times as long: the machine changed its speed"
+    note = f"{len(alike)} of {len(ordered)} passes agreed and count; the slowest took {most / least:.1f} times as long: the machine changed its speed"
     return replace(kept, notes=[*kept.notes, note])

@@ -19,7 +19,7 @@ LEVEL = 0.002
 FEWEST = 20
 """So many undisturbed repeats are enough for a median."""
 LEARN_S = 2.0
-"""Read for so long before anything is measured; machines that are busy all the time have quiet moments of some 0.1 s each second."""
+"""Read for so long before the first waiting; machines that are busy all the time have quiet moments of some 0.1 s each second."""
 _TIMES = 9
 
 
@@ -73,7 +73,7 @@ class Yardstick:
     def counted(self, readings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which repeats count, bool [n], and what their durations are multiplied with, float [n], by the readings [n] around them (NaN: not read).
 
-        Undisturbed ones count as they are. Where they are fewer than FEWEST all count, slow ones scaled to the level: what the
+        Undisturbed ones count as they are. Where they are fewer than FEWEST, and than half, all count, slow ones scaled to the level: what the
         yardstick lost, networks lost too, within some 10 %.
         """
         readings = np.asarray(readings, float)

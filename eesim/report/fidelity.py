@@ -110,7 +110,7 @@ def _serving_text(serving: dict[str, Any]) -> list[str]:
     lines = [
         "Requests arrive as a Poisson process and are served in stages by ONNX Runtime, one thread; simulated / real - 1, medians over the runs.",
         "`stages`: service times are the means of each stage, measured before and after on other samples, one at a time, that leave where the",
-        "trace says; `drawn`: whole services measured so, drawn at random; `replayed`: the service times of the real run, which leaves the queue alone.",
+        "trace says; `drawn`: whole services measured so, drawn at random; `replayed`: the service times of the real run: only the queue is left.",
         f"Aimed at: {', '.join(f'{key} within {percent(limit)}' for key, limit in SERVING_LIMITS.items())}.",
         "Disturbed: services that took more than 1.5 medians of their exit. With the clock `own`, the default, time stands still while others have",
         "the core or slow it down; what is too short to be noticed stays, differs before and during a run, and shows in this table.",

@@ -23,13 +23,16 @@ def print_cost(model: str, record: dict[str, Any]) -> None:
         "latency_ms": "ms",
         "energy_mj": "mJ",
         "bound": "bound",
+        "trust": "price is",
         "bar": "share of time",
     }
     print_table(rows, columns, f"{model} on {record['profile']} at {record['operating_point']}, {record['data_type']}")
-    energy = "energy unknown" if record["energy_mj"] is None else f"{number(record['energy_mj'])} mJ"
+    within = {what: "" if not record[f"{what}_sigma"] else f" ± {percent(record[f'{what}_sigma'])}" for what in ("latency", "energy")}
+    energy = "energy unknown" if record["energy_mj"] is None else f"{number(record['energy_mj'])} mJ{within['energy']}"
     fits = {True: "fits", False: "does not fit", None: "memory of the device unknown"}[record["fits"]]
     print(
-        f"total {number(record['latency_ms'])} ms, {energy}, {record['macs']:,} MACs, {record['params']:,} parameters; "
+        f"total, all heads: {number(record['latency_ms'])} ms{within['latency']}, {energy} (1 sigma), "
+        f"{record['macs']:,} MACs, {record['params']:,} parameters; "
         f"flash {record['flash_kib']:.1f} KiB, RAM {record['sram_kib']:.1f} KiB: {fits} ({record['largest']})"
     )
     print(f"energy is of: {record['energy_scope']['rail']}; idle power {record['energy_scope']['idle']}")
