@@ -98,16 +98,13 @@ def _errors(name: str, document: dict, pool: Pool, systems: dict[str, int]) -> t
     """Stated errors: of the cost model under None, of each operating point's energy under its name; and rows for the printed table."""
     stated: dict[str | None, dict[str, float]] = {}
     table = []
+    latencies: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"in_sample": [], "leave_one_out": [], "unseen_network": []}
     for point, system in systems.items():
         latency, energy = predict(document, point)
         held_latency, held_energy = pool.held_out(system)
         alone_latency, alone_energy = pool.held_out(system, alone=True)
-        if not stated:
-            stated[None] = {
-                **named("latency_in_sample", error_statistics(latency, pool.latency_ms[system])),
-                **named("latency_leave_one_out", error_statistics(held_latency, pool.latency_ms[system])),
-                **named("latency_unseen_network", error_statistics(pool.unseen(system), pool.latency_ms[system])),
-            }
+        for case, predicted in zip(latencies, (latency, held_latency, pool.unseen(system)), strict=True):
+            latencies[case].append((predicted, pool.latency_ms[system]))
         if np.isfinite(pool.energy_uj[system]).any():
             stated[point] = {
                 **named("energy_in_sample", error_statistics(energy, pool.energy_uj[system])),
@@ -121,6 +118,9 @@ def _errors(name: str, document: dict, pool: Pool, systems: dict[str, int]) -> t
                 continue
             errors = {"held_out": held / measured - 1, "alone": alone / measured - 1, "in_sample": fitted / measured - 1}
             table.append({"profile": name, "point": point, "what": what, "networks": NETWORKS, **errors})
+    together = {case: tuple(map(np.concatenate, zip(*parts, strict=True))) for case, parts in latencies.items()}
+    latency_errors = [named(f"latency_{case}", error_statistics(*pair)) for case, pair in together.items()]
+    stated[None] = {key: value for errors in latency_errors for key, value in errors.items()}
     return stated, table
 
 
