@@ -47,6 +47,8 @@ def test_no_profile_gets_worse_unnoticed():
         for quantity, limit in zip(("latency", "energy"), limits, strict=True):
             stated = profile.stated_error(quantity)
             assert (stated is None) == (limit is None) and (limit is None or stated <= limit), (name, quantity, stated)
+    steady = [source.error.get("energy_held_out_steady_median", 0.0) for source in load_profile("h200").sources if source.error]
+    assert 0 < max(steady) <= 0.11, "the energy of steady kernels is held to its own limit"
 
 
 def test_a_finding_knows_its_limits():
